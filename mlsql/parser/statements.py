@@ -1,0 +1,246 @@
+"""What a statement says: one frozen dataclass a statement, and the pieces they share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlglot import exp
+
+from ..errors import Place
+from ..types import Element, Shape
+
+
+@dataclass(frozen=True)
+class Name:
+    """A model's name as written, ``[schema.]name``."""
+
+    name: str
+    place: Place
+    schema: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.name}" if self.schema else self.name
+
+
+@dataclass(frozen=True)
+class Query:
+    """SQL for DuckDB that can stand after FROM: a table, a file in quotes, a function call or ``(SELECT ...)``.
+
+    Placeholders are renamed to ``$p1, $p2 ...`` (or keep their names) and ``values`` holds what this text needs.
+    """
+
+    text: str
+    place: Place
+    values: Mapping[str, Any] = field(default_factory=dict, hash=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A piece of the model language: sqlglot's tree, and where it stands. Its nodes' ``meta`` has start and end."""
+
+    tree: exp.Expression
+    place: Place
+
+
+@dataclass(frozen=True)
+class ColumnDeclaration:
+    """``pixels FLOAT[64]`` in INPUT or TARGET. ``element`` is None for a type that only a class label can have."""
+
+    name: str
+    element: Element | None
+    shape: Shape
+    type_text: str
+    place: Place
+
+
+@dataclass(frozen=True)
+class Initializer:
+    """``INIT HE``, ``INIT NORMAL(0.1)``, ``INIT 2``: kind is a word, or LITERAL with the value in ``value``."""
+
+    kind: str
+    arguments: tuple[float, ...] = ()
+    value: float | list[Any] | None = None
+    place: Place | None = None
+
+
+@dataclass(frozen=True)
+class ParameterDeclaration:
+    """``w FLOAT[10][784] INIT XAVIER FROZEN`` in PARAMETERS."""
+
+    name: str
+    element: Element
+    shape: Shape
+    initializer: Initializer | None
+    frozen: bool
+    place: Place
+
+
+@dataclass(frozen=True)
+class CreateModel:
+    """``CREATE [OR REPLACE] MODEL [IF NOT EXISTS] name [PARAMETERS] [INPUT] [TARGET] AS select [MINIMIZE]``."""
+
+    model: Name
+    or_replace: bool
+    if_not_exists: bool
+    parameters: tuple[ParameterDeclaration, ...]
+    inputs: tuple[ColumnDeclaration, ...]
+    input_from: Query | None
+    target: tuple[ColumnDeclaration, ...]
+    select: Expression
+    minimize: Expression | None
+    text: str  # the statement with every placeholder replaced by its literal
+    input_from_place: Place | None = None  # in ``text``: the whole INPUT FROM clause
+
+
+@dataclass(frozen=True)
+class Option:
+    """``learning_rate = 0.1`` in WITH: a number, a string, a boolean, or a bare word as a string."""
+
+    name: str
+    value: Any
+    place: Place
+    value_place: Place
+
+
+@dataclass(frozen=True)
+class Train:
+    """``TRAIN model [ON query] [VALIDATE ...] [WEIGHT BY ...] [MINIMIZE ...] [WITH ...] [UNTIL ...] [WITHIN ...]``."""
+
+    model: Name
+    on: Query | None
+    validate: Query | float | None  # a query, or a percentage of the rows
+    weight: Expression | None
+    minimize: Expression | None
+    solver: str | None
+    solver_place: Place | None
+    options: tuple[Option, ...]
+    until: Expression | None
+    within_seconds: float | None
+    from_scratch: bool
+    place: Place
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """``EVALUATE model [VERSION n] ON query [WITH (metric, ...)]``."""
+
+    model: Name
+    version: int | None
+    on: Query
+    metrics: tuple[Name, ...]
+    place: Place
+
+
+@dataclass(frozen=True)
+class Explain:
+    """``EXPLAIN [ANALYZE] [(option [value], ...)] statement``; option names are upper case."""
+
+    statement: Statement
+    options: tuple[Option, ...]
+    analyze: bool
+    place: Place
+
+
+@dataclass(frozen=True)
+class ExplainGradient:
+    """``EXPLAIN GRADIENT model``."""
+
+    model: Name
+
+
+@dataclass(frozen=True)
+class DropModel:
+    """``DROP MODEL [IF EXISTS] name``."""
+
+    model: Name
+    if_exists: bool
+
+
+@dataclass(frozen=True)
+class ShowModels:
+    """``SHOW MODELS``."""
+
+
+@dataclass(frozen=True)
+class ShowLayers:
+    """``SHOW LAYERS``: the functions, layers and losses of the model language."""
+
+
+@dataclass(frozen=True)
+class ShowRules:
+    """``SHOW RULES``: the optimizer's rules."""
+
+
+@dataclass(frozen=True)
+class DescribeModel:
+    """``DESCRIBE [MODEL] name``. Without the word MODEL it is DuckDB's if no such model exists."""
+
+    model: Name
+    explicit: bool  # the word MODEL was written
+    sql: SelectSql  # what DuckDB gets if there is no such model
+
+
+@dataclass(frozen=True)
+class SetOption:
+    """``SET mlsql_name = value``, an option of mlsql's own."""
+
+    name: str
+    value: Any
+    place: Place
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument of PREDICT: its SQL stands at ``place``; ``name`` is set if ``name => sql`` was written."""
+
+    name: str | None
+    place: Place
+
+
+@dataclass(frozen=True)
+class PredictCall:
+    """``PREDICT(model [VERSION n] [, argument ...])[.output]`` inside a statement of DuckDB's.
+
+    ``place`` spans the whole call, ``.output`` included. A table call stands in FROM and has one argument: a table
+    or ``(query)``. An argument may hold further calls; they are listed beside this one, in order of their start.
+    """
+
+    model: Name
+    version: int | None
+    arguments: tuple[Argument, ...]
+    output: str | None
+    output_place: Place | None
+    is_table: bool
+    place: Place
+
+
+@dataclass(frozen=True)
+class SelectSql:
+    """Any statement of DuckDB's, verbatim in ``text``, and the PREDICT calls in it.
+
+    Without PREDICT the text is untouched and ``values`` is what the caller gave. With PREDICT placeholders are
+    renamed as in :class:`Query`, so that calls can be rewritten in any order.
+    """
+
+    text: str
+    predicts: tuple[PredictCall, ...] = ()
+    values: Any = field(default=None, hash=False, compare=False)
+    place: Place | None = None
+
+
+Statement = (
+    CreateModel
+    | Train
+    | Evaluate
+    | Explain
+    | ExplainGradient
+    | DropModel
+    | ShowModels
+    | ShowLayers
+    | ShowRules
+    | DescribeModel
+    | SetOption
+    | SelectSql
+)
