@@ -1,0 +1,101 @@
+"""The options of WITH: the common ones, and reading what a statement gives against what a solver knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from ..errors import Place, ProgrammingError, listed, suggest
+from .schedules import SCHEDULES
+from .updates import SOLVERS, Option, Solver
+
+ALL = "ALL"
+DEFAULT_SOLVER = "ADAM"
+
+COMMON = (
+    Option("batch_size", 32, "rows of a step, or ALL", 1),
+    Option("epochs", None, "passes over the rows (10 if neither epochs nor steps nor UNTIL is given)", 1, kind=int),
+    Option("steps", None, "steps in all, in place of epochs", 1, kind=int),
+    Option("seed", 0, "where random numbers start: first weights, shuffling, the validation split", 0),
+    Option("schedule", "constant", "how the learning rate changes over the run", choices=tuple(SCHEDULES)),
+    Option("warmup_steps", 0, "steps in which the learning rate rises to its value", 0),
+    Option("clip_norm", None, "the largest norm of the gradient of a step", 0, kind=float),
+    Option("shuffle", True, "whether every epoch visits the rows in a new order"),
+    Option("patience", None, "epochs without improvement after which training stops", 1, kind=int),
+    Option("on_nan", "stop", "what to do when the loss is not finite", choices=("stop", "skip")),
+    Option("class_weight", None, "weight rows so that all classes count the same", choices=("balanced",), kind=str),
+)
+
+KIND_NAMES = {int: "a whole number", float: "a number", bool: "TRUE or FALSE", str: "a word"}
+
+
+class Given(Protocol):
+    """An option as the statement has it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def value(self) -> Any: ...
+    @property
+    def place(self) -> Place: ...
+    @property
+    def value_place(self) -> Place: ...
+
+
+def find_solver(name: str | None, place: Place | None) -> Solver:
+    """The solver of a WITH clause. Raises ProgrammingError for an unknown one."""
+    found = SOLVERS.get((name or DEFAULT_SOLVER).upper())
+    if found is None:
+        hint = suggest(str(name), SOLVERS) or f"solvers are {listed(SOLVERS)}"
+        raise ProgrammingError(f"unknown solver {name}", place=place, hint=hint)
+    return found
+
+
+def read_options(solver: Solver, given: Iterable[Given]) -> dict[str, Any]:
+    """The value of every option of a training run, defaults included.
+
+    Raises ProgrammingError for an option that the solver does not know, is given twice, or has the wrong type.
+    """
+    known = {o.name: o for o in (*solver.options, *COMMON)}
+    values = {o.name: o.default for o in known.values()}
+    if solver.full_batch:
+        values["batch_size"] = ALL
+    seen: set[str] = set()
+    for g in given:
+        name = g.name.lower()
+        if name not in known:
+            hint = suggest(name, known) or f"options of {solver.name} are {listed(known)}"
+            raise ProgrammingError(f"{solver.name} has no option {g.name}", place=g.place, hint=hint)
+        if name in seen:
+            raise ProgrammingError(f"the option {name} is given twice", place=g.place)
+        seen.add(name)
+        values[name] = checked(known[name], g)
+    if solver.full_batch and values["batch_size"] != ALL:
+        raise ProgrammingError(f"{solver.name} takes the whole table a step", hint="SGD takes batches")
+    if {"steps", "epochs"} <= seen:
+        raise ProgrammingError("steps and epochs cannot both be given")
+    return values
+
+
+def checked(option: Option, given: Given) -> Any:
+    """The value of one option, checked for type and range."""
+    value, kind = given.value, option.type
+    if option.name == "batch_size" and str(value).upper() == ALL:
+        return ALL
+    if kind is str:
+        value = str(value).lower()
+    elif isinstance(value, bool) != (kind is bool) or not isinstance(value, (int, float)):
+        value = None
+    elif kind is int:
+        value = int(value) if value == int(value) else None
+    elif kind is float:
+        value = float(value)
+    if value is None or (option.choices and value not in option.choices):
+        expected = " or ".join(f"'{c}'" for c in option.choices) if option.choices else KIND_NAMES[kind]
+        hint = suggest(str(given.value), option.choices)
+        raise ProgrammingError(
+            f"{option.name} must be {expected}, not {given.value!r}", place=given.value_place, hint=hint
+        )
+    if option.least is not None and value < option.least:
+        raise ProgrammingError(f"{option.name} must be at least {option.least:g}", place=given.value_place)
+    return value

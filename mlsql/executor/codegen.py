@@ -1,0 +1,381 @@
+"""From a plan to straight-line array code: one Python function a step, every array allotted before it runs.
+
+The text is what one would write by hand with NumPy: a call an operator, into preallocated outputs, with the operator
+as a comment. ``prepare`` makes the views and everything that does not change between steps; ``step`` is the loop's
+body. Plain numbers (the step's count, a learning rate's schedule) stay Python numbers and cost next to nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import keyword
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..planner import scalar
+from ..planner.node import Node, depends_on, walk
+from ..planner.ops import (
+    Broadcast,
+    Cast,
+    Column,
+    Concat,
+    Constant,
+    Count,
+    Counter,
+    Index,
+    Map,
+    Max,
+    Min,
+    Parameter,
+    Place,
+    Reshape,
+    State,
+    Sum,
+)
+from ..types import UNIT, RowSet, Type
+from .memory import Layout, is_view, owner, plan_layout
+
+LEAVES = (Column, Parameter, State)
+FOLDS = (Sum, Max, Min)
+
+
+@dataclass(frozen=True)
+class Program:
+    """Generated code, and what it takes to run it."""
+
+    source: str
+    layout: Layout
+    scratch: tuple[int, ...]  # bytes of the arrays that kernels use for themselves
+    arrays: Mapping[Node, str]  # leaves that prepare() takes, and the name of its argument
+    row_counts: Mapping[RowSet, str]
+    arguments: tuple[Node, ...]  # what step() takes: indexes and counters
+
+    @property
+    def arena_bytes(self) -> int:
+        return self.layout.bytes + sum(self.scratch)
+
+    def allocate(self, empty: Callable[..., Any]) -> list[Any]:
+        """A fresh arena."""
+        return [empty(max(1, size), "uint8") for size in (*self.layout.slots, *self.scratch)]
+
+
+def generate(
+    outputs: Sequence[Node],
+    *,
+    updates: Mapping[State, Node] | None = None,
+    names: Mapping[Node, str] | None = None,
+    varying: Collection[Node] = (),
+    arguments: Sequence[Node] = (),
+) -> Program:
+    """Array code for ``outputs``, which step() returns, and for the new values of states, which it stores.
+
+    ``arguments`` are the indexes and counters that step() takes, in order. ``varying`` are leaves besides indexes,
+    counters and states that differ from step to step. ``names`` are the names that a reader of the code should see.
+    """
+    return _Generator(outputs, dict(updates or {}), names or {}, varying, arguments).program()
+
+
+class _Generator:
+    def __init__(
+        self,
+        outputs: Sequence[Node],
+        updates: dict[State, Node],
+        names: Mapping[Node, str],
+        varying: Collection[Node],
+        arguments: Sequence[Node],
+    ) -> None:
+        self.outputs = outputs
+        self.updates = updates
+        self.names = names
+        self.nodes = list(walk([*outputs, *updates.values()]))
+        self.numbers = _numbers(self.nodes)
+        moving = [n for n in self.nodes if isinstance(n, (Index, Counter, State)) or n in set(varying)]
+        self.in_step = depends_on(self.nodes, moving)
+        schedule = [n for n in self.nodes if n in self.in_step and self.is_computed(n)]
+        self.layout = plan_layout(schedule, updates, [n for n in outputs if n not in self.numbers])
+        self.variable: dict[Node, str] = {}
+        self.taken: set[str] = set(_RESERVED)
+        self.row_counts: dict[RowSet, str] = {}
+        self.arguments: list[Node] = []
+        self.leaves: dict[Node, str] = {}
+        self.setup: list[str] = []
+        self.body: list[str] = []
+        self.views: dict[tuple[str, str], str] = {}
+        self.scratch: list[int] = []
+        self.scratch_used = 0
+        self.now_once = False
+        for n in arguments:
+            self.take_argument(n)
+
+    def is_computed(self, node: Node) -> bool:
+        return node not in self.numbers and not isinstance(node, (*LEAVES, Index, Counter, Count))
+
+    # -- the walk -----------------------------------------------------------------------------------------------
+
+    def program(self) -> Program:
+        for node in self.nodes:
+            self.visit(node)
+        for state, new in self.layout.copied_at_end.items():
+            self.body.append(f"copyto({self.leaf(state)}, {self.value(new)})")
+        result = ", ".join(self.result(n) for n in self.outputs)
+        self.body.append(f"return ({result},)" if self.outputs else "return ()")
+        return Program(
+            self.text(),
+            self.layout,
+            tuple(self.scratch),
+            dict(self.leaves),
+            dict(self.row_counts),
+            tuple(self.arguments),
+        )
+
+    def text(self) -> str:
+        parameters = ["arena", *self.row_counts.values(), *self.leaves.values()]
+        arguments = [self.variable[n] for n in self.arguments]
+        lines = [f"def prepare({', '.join(parameters)}):"]
+        lines += [f"    {line}" for line in self.setup]
+        lines += ["", f"    def step({', '.join(arguments)}):"]
+        lines += [f"        {line}" for line in self.body]
+        return "\n".join([*lines, "", "    return step", ""])
+
+    def visit(self, node: Node) -> None:
+        """Write the code of one node."""
+        self.now_once = node not in self.in_step
+        if isinstance(node, LEAVES):
+            self.leaf(node)
+        elif isinstance(node, (Index, Counter)):
+            self.take_argument(node)
+        elif node in self.numbers:
+            self.visit_number(node)
+        elif is_view(node):
+            self.variable[node] = self.view(self.variable[node.inputs[0]], node.seen(self), self.hint(node))
+        else:
+            self.visit_kernel(node)
+
+    def take_argument(self, node: Node) -> None:
+        """Let step() take an index or a counter."""
+        if node not in self.variable:
+            self.variable[node] = self.fresh(node.name if isinstance(node, Counter) else "index")
+            self.arguments.append(node)
+
+    def visit_number(self, node: Node) -> None:
+        """A plain number: inlined if it is a constant, else a line of Python arithmetic."""
+        if isinstance(node, Constant):
+            number = repr(node.values[0])
+            self.variable[node] = f"({number})" if number.startswith("-") else _literal(node.values[0])
+        elif isinstance(node, Count):
+            self.variable[node] = self.rows(node.rows)
+        elif isinstance(node, Reshape):
+            self.variable[node] = self.variable[node.x]
+        else:
+            name = self.variable[node] = self.fresh(self.hint(node))
+            self.write(f"{name} = {self.arithmetic(node)}")
+
+    def arithmetic(self, node: Node) -> str:
+        """The Python text of a number: folded from an array, or computed from other numbers."""
+        if isinstance(node, FOLDS):
+            return f"{node.ufunc}.reduce({self.variable[node.x]}, None).item()"
+        assert isinstance(node, Map)
+        arguments = {f: self.variable[n] for f, n in zip(node.names(), node.inputs, strict=True)}
+        return scalar.source(_on_numbers(node.expression), arguments)
+
+    def visit_kernel(self, node: Node) -> None:
+        """An array: allotted before the loop, filled by the operator's kernel."""
+        self.allot(node)
+        name = self.variable[node]
+        self.scratch_used = 0
+        if not self.now_once:
+            self.body.append(f"# {self.comment(node)}")
+        node.emit(self, name, *(self.variable[n] for n in node.inputs))
+
+    def allot(self, node: Node) -> None:
+        """Make the array of a node, unless a part that lies in it has made it already."""
+        if node not in self.variable:
+            place = self.allotted(node)
+            self.variable[node] = self.fresh(self.hint(node))
+            self.setup.append(f"{self.variable[node]} = {place}")
+
+    def allotted(self, node: Node) -> str:
+        """The text that makes the array of a node."""
+        shape, dtype = self.shape(node.type), repr(node.type.element.storage)
+        if node in self.layout.overwrites:
+            return self.leaf(self.layout.overwrites[node])
+        if node in self.layout.placed:
+            whole, start, stop = self.layout.placed[node]
+            self.allot(whole)
+            return f"{self.variable[whole]}[{start}:{stop}].reshape({shape})"
+        if node in self.layout.slot and node not in self.outputs:
+            return f"array(arena, {self.layout.slot[node]}, {shape}, {dtype})"
+        return f"empty({shape}, {dtype})"
+
+    def comment(self, node: Node) -> str:
+        details = [str(v) for v in node.attributes().values() if isinstance(v, (str, int)) and v is not False]
+        inputs = [self.variable[n] for n in node.inputs]
+        return f"{self.variable[node]} = {node.operator_name()}({', '.join([*inputs, *details])})"
+
+    def hint(self, node: Node) -> str:
+        return self.names.get(node) or node.operator_name()
+
+    def leaf(self, node: Node) -> str:
+        """The argument of prepare() that brings a column, a parameter or a state."""
+        if node not in self.leaves:
+            self.leaves[node] = self.variable[node] = self.fresh(self.names.get(node) or node.name)  # type: ignore[attr-defined]
+        return self.leaves[node]
+
+    def rows(self, rows: RowSet) -> str:
+        """The variable that holds the number of rows of a row set."""
+        if rows not in self.row_counts:
+            self.row_counts[rows] = self.fresh(f"n_{rows.name}")
+        return self.row_counts[rows]
+
+    def fresh(self, hint: str) -> str:
+        """A name that is not in use yet."""
+        plain = re.sub(r"\W+", "_", hint).strip("_").lower() or "value"
+        plain = f"{plain}_" if keyword.iskeyword(plain) else plain
+        plain = f"v{plain}" if plain[0].isdigit() else plain
+        name, count = plain, 2
+        while name in self.taken:
+            name, count = f"{plain}_{count}", count + 1
+        self.taken.add(name)
+        return name
+
+    def value(self, node: Node) -> str:
+        return self.variable[node]
+
+    def result(self, node: Node) -> str:
+        """What step() returns for an output: a Python number for a single one, else the array."""
+        single = node.type.rows == UNIT and not node.type.shape
+        return f"{self.variable[node]}.item()" if single and node not in self.numbers else self.variable[node]
+
+    def write(self, line: str) -> None:
+        (self.setup if self.now_once else self.body).append(line)
+
+    # -- what kernels call: planner.node.Emitter ------------------------------------------------------------------
+
+    def call(self, function: str, *arguments: object) -> None:
+        self.write(f"{function}({', '.join(str(a) for a in arguments)})")
+
+    def line(self, text: str) -> None:
+        self.write(text)
+
+    def view(self, array: str, expression: str, hint: str | None = None) -> str:
+        key = (array, expression)
+        if key not in self.views:
+            suffix = "t" if expression.startswith((".T", ".transpose", ".swapaxes")) else "view"
+            name = self.views[key] = self.fresh(hint or f"{array}_{suffix}")
+            self.setup.append(f"{name} = {array}{expression}")
+        return self.views[key]
+
+    def once(self, expression: str) -> str:
+        return self.view("", expression, "rows")
+
+    def temporary(self, like: Type) -> str:
+        size = _bytes(like)
+        if self.scratch_used == len(self.scratch):
+            self.scratch.append(0)
+        slot = self.scratch_used
+        self.scratch[slot] = max(self.scratch[slot], size)
+        self.scratch_used += 1
+        place = len(self.layout.slots) + slot
+        return self.view("", f"array(arena, {place}, {self.shape(like)}, {like.element.storage!r})", "scratch")
+
+    def shape(self, type: Type) -> str:
+        sizes = [str(d) for d in type.shape]
+        if type.rows != UNIT:
+            sizes.insert(0, self.rows(type.rows))
+        return f"({sizes[0]},)" if len(sizes) == 1 else f"({', '.join(sizes)})"
+
+    def count(self, node: Node) -> str:
+        return "" if node.type.rows == UNIT else self.rows(node.type.rows)
+
+    def aligned(self, node: Node, rank: int) -> str:
+        name = self.variable[node]
+        missing = rank - node.type.rank
+        if node in self.numbers or node.type.rows == UNIT or missing <= 0:
+            return name
+        return self.view(name, f"[:{', None' * missing}]")
+
+    def copy(self, source: str, out: str) -> None:
+        same = {self.variable[n]: self.layout.slot[n] for n in self.layout.slot if n in self.variable}
+        if source not in same or same[source] != same.get(out):
+            self.call("copyto", out, source)
+
+    def is_placed(self, array: str) -> bool:
+        return any(self.variable.get(n) == array and owner(n) in self.layout.placed for n in self.nodes)
+
+    def scalar(self, expression: str, arguments: Mapping[str, str], out: str, type: Type) -> None:
+        _Elementwise(self, arguments, type).evaluate(scalar.parse(expression), out)
+
+
+class _Elementwise:
+    """Turns one scalar expression into calls of array functions, inner results in scratch arrays."""
+
+    def __init__(self, e: _Generator, arguments: Mapping[str, str], type: Type) -> None:
+        self.e, self.arguments, self.type = e, arguments, type
+        self.scratch: set[str] = set()
+
+    def evaluate(self, tree: ast.expr, out: str | None) -> str:
+        """Emit the calls that compute ``tree``; returns the name or number that holds the result."""
+        op = scalar.operation(tree)
+        if op is None:
+            if isinstance(tree, ast.Name):
+                return self.arguments[tree.id]
+            assert isinstance(tree, ast.Constant)
+            return repr(tree.value)
+        function, operands = op
+        values = [self.evaluate(o, None) for o in operands]
+        mine = [v for v in values if v in self.scratch]
+        if out is None:
+            out = mine[0] if mine else self.e.temporary(self.type)
+            self.scratch.add(out)
+        # NumPy takes the output of these two by keyword only
+        self.e.call(function, *values, f"out={out}" if function in ("maximum", "minimum") else out)
+        return out
+
+
+_HELPERS = "arena prepare array arange empty copyto matmul where fill cast einsum place_parts".split()
+_RESERVED = frozenset([*_HELPERS, *scalar.OPERATORS.values(), *scalar.FUNCTIONS, *dir(builtins)])
+
+
+def _numbers(nodes: Sequence[Node]) -> set[Node]:
+    """Nodes that are plain numbers: constants, counts, the loop's counters, folds of arrays, and arithmetic on these.
+
+    A number whose reader needs an array (a matrix product, a slice) stays an array.
+    """
+    numbers: set[Node] = set()
+    for n in nodes:
+        single = n.type.rows == UNIT and all(d == 1 for d in n.type.shape)
+        on_numbers = isinstance(n, (Map, Reshape)) and not isinstance(n, Cast) and all(i in numbers for i in n.inputs)
+        source = isinstance(n, (Count, Counter)) or (isinstance(n, Constant) and n.value is not None)
+        if single and (source or on_numbers or (isinstance(n, FOLDS) and n.x not in numbers)):
+            numbers.add(n)
+    changed = True
+    while changed:
+        needed = {
+            i for n in nodes if not (isinstance(n, (Map, Broadcast, Concat, Place)) or n in numbers) for i in n.inputs
+        }
+        arrays = {n for n in numbers & needed if not isinstance(n, (Count, Counter))}
+        changed = bool(arrays)
+        numbers -= arrays
+    return numbers
+
+
+def _on_numbers(expression: str) -> str:
+    """The expression with the names of Python's own functions on plain numbers."""
+    tree = ast.parse(expression, mode="eval")
+    for n in ast.walk(tree):
+        if isinstance(n, ast.Call) and isinstance(n.func, ast.Name):
+            n.func.id = f"number_{n.func.id}"
+    return ast.unparse(tree)
+
+
+def _literal(value: float) -> str:
+    """A float as Python source, infinities and NaN included."""
+    return repr(value) if value == value and abs(value) != float("inf") else f"float('{value}')"
+
+
+def _bytes(type: Type) -> int:
+    size = type.size
+    return type.element.bytes * (1 if size is None else size)

@@ -1,0 +1,85 @@
+"""The names that generated array code may use, for a NumPy processor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..planner.scalar import FUNCTIONS
+
+Array = NDArray[Any]
+
+BLOCK_BYTES = 1 << 20  # rows are copied in blocks that stay in the second-level cache
+
+
+def array(arena: Sequence[Array], slot: int, shape: tuple[int, ...], dtype: str) -> Array:
+    """The front of an arena slot as an array."""
+    kind = np.dtype(dtype)
+    size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
+    return arena[slot][:size].view(kind).reshape(shape)
+
+
+def fill(value: Any, out: Array) -> None:
+    """Set every number of ``out``."""
+    np.copyto(out, value)
+
+
+def cast(x: Array, out: Array) -> None:
+    """Copy with conversion of the element type."""
+    np.copyto(out, x, casting="unsafe")
+
+
+def where(condition: Array, x: Array, y: Array, out: Array) -> None:
+    """x where the condition holds, else y."""
+    np.copyto(out, y)
+    np.copyto(out, x, where=condition)
+
+
+def einsum(spec: str, x: Array, y: Array, out: Array) -> None:
+    """Einstein summation in the order that costs least."""
+    np.einsum(spec, x, y, out=out, optimize=True)
+
+
+def place_parts(parts: Sequence[Array], windows: Sequence[Array]) -> None:
+    """Copy each part into its window of one array, a block of rows at a time.
+
+    Columns copied one after another into a row-major matrix touch every cache line of it once a column; copied
+    block by block the lines stay in the cache until they are full.
+    """
+    rows = windows[0].shape[0] if windows[0].ndim > 1 else 0
+    row_bytes = sum(w[:1].nbytes for w in windows) if rows else 0
+    block = max(1, BLOCK_BYTES // max(1, row_bytes))
+    if rows <= block:
+        for part, window in zip(parts, windows, strict=True):
+            window[...] = part
+        return
+    sources = [np.broadcast_to(p, w.shape) for p, w in zip(parts, windows, strict=True)]
+    for start in range(0, rows, block):
+        for source, window in zip(sources, windows, strict=True):
+            window[start : start + block] = source[start : start + block]
+
+
+def erf(x: Array, out: Array) -> None:
+    """The error function; SciPy's, loaded when a plan first needs it."""
+    from scipy.special import erf as special_erf
+
+    special_erf(x, out)
+
+
+UFUNCS = (
+    "add subtract multiply divide power negative exp log log1p sqrt sin cos tanh sign maximum minimum "
+    "less less_equal greater greater_equal equal not_equal logical_and logical_or logical_not"
+).split()
+
+
+def namespace() -> dict[str, Any]:
+    """What generated code is run in: ufuncs under their NumPy names, and the helpers above."""
+    names: dict[str, Any] = {name: getattr(np, name) for name in UFUNCS}
+    names.update(abs=np.absolute, matmul=np.matmul, copyto=np.copyto, arange=np.arange, empty=np.empty)
+    names.update({f"number_{name}": function for name, function in FUNCTIONS.items()})
+    for helper in (array, fill, cast, where, einsum, place_parts, erf):
+        names[helper.__name__] = helper
+    return names

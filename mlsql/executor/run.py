@@ -1,0 +1,115 @@
+"""Running generated code: a plan, its leaves' arrays, and out come arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..planner.node import Node, depends_on, substitute, walk
+from ..planner.ops import Column, Counter, Index, Max, Min, Parameter, State, Sum
+from ..planner.plan import Plan
+from ..types import RowSet
+from .codegen import Program, generate
+from .device import Array, namespace
+
+CHUNK_ROWS = 8192  # rows that are evaluated at a time where a plan allows it
+
+
+@dataclass
+class Executable:
+    """A program with its arena, ready to be bound to arrays."""
+
+    program: Program
+    arena: list[Array] = field(default_factory=list)
+    prepare: Any = None
+
+    def __post_init__(self) -> None:
+        names = namespace()
+        exec(compile(self.program.source, "<plan>", "exec"), names)
+        self.prepare = names["prepare"]
+
+    def bind(self, arrays: Mapping[Node, Array], rows: Mapping[RowSet, int]) -> Any:
+        """step() over the given arrays; the arena is that of the largest row counts it was planned for."""
+        if not self.arena:
+            self.arena = self.program.allocate(np.empty)
+        counts = [rows[r] for r in self.program.row_counts]
+        return self.prepare(self.arena, *counts, *(arrays[leaf] for leaf in self.program.arrays))
+
+
+def executable(outputs: Sequence[Node], **options: Any) -> Executable:
+    """Generate and load the code for some outputs. Options are those of ``generate``."""
+    return Executable(generate(outputs, **options))
+
+
+def evaluate(plan: Plan, arrays: Mapping[Node, Array], rows: Mapping[RowSet, int]) -> dict[str, Any]:
+    """The outputs of a plan for given leaves: numbers for single values, arrays for the rest."""
+    nodes = list(plan.outputs.values())
+    with np.errstate(all="ignore"):
+        step = executable(nodes, names=plan.names, varying=leaves(nodes)).bind(arrays, rows)
+        values = step(*(arrays[n] for n in walk(nodes) if isinstance(n, (Index, Counter))))
+    return dict(zip(plan.outputs, values, strict=True))
+
+
+def leaves(nodes: Sequence[Node]) -> list[Node]:
+    """The columns, parameters and states that a plan reads."""
+    return [n for n in walk(nodes) if isinstance(n, (Column, Parameter, State))]
+
+
+def resized(outputs: Sequence[Node], rows: RowSet, count: int) -> tuple[list[Node], RowSet]:
+    """A plan over a row set, made for ``count`` rows of it at a time."""
+    from ..planner.ops import Count
+
+    part = RowSet(rows.name, count)
+    moved: dict[Node, Node] = {}
+    for n in walk(outputs):
+        if isinstance(n, Column) and n.rows == rows:
+            moved[n] = Column(n.name, part, n.element, n.shape)
+        elif isinstance(n, Count) and n.rows == rows:
+            moved[n] = Count(part)
+    return substitute(outputs, moved), part
+
+
+class Folding:
+    """Evaluates single numbers over many rows, a chunk at a time, so that memory does not grow with the rows.
+
+    The folds over rows (SUM, MIN, MAX) are computed chunk by chunk and combined; what stands above them is computed
+    once. A fold that reads another fold needs all rows at once and is given them.
+    """
+
+    COMBINE = ((Sum, np.add), (Max, np.maximum), (Min, np.minimum))
+
+    def __init__(self, plan: Plan, rows: RowSet, chunk: int = CHUNK_ROWS) -> None:
+        nodes = list(plan.outputs.values())
+        folds = [n for n in walk(nodes) if isinstance(n, (Sum, Max, Min)) and n.rows and n.x.type.rows == rows]
+        nested = any(f in depends_on([f], [other]) for f in folds for other in folds if other is not f)
+        total = rows.rows or 0
+        self.chunk = total if nested else min(chunk, total)
+        self.total, self.rows = total, rows
+        self.folded = {f: State(f"fold_{i}", f.type.element, f.type.shape) for i, f in enumerate(folds)}
+        chunked = [f.with_inputs(part) for f, part in self._parts(folds)]
+        self.columns = {n.name: n for n in leaves(chunked) if isinstance(n, Column)}
+        self.part = next(iter(self.columns.values())).rows if self.columns else rows
+        self.per_chunk = executable(chunked, varying=leaves(chunked))
+        above = substitute(nodes, dict(self.folded))
+        self.above = executable(above, varying=leaves(above))
+        self.names = list(plan.outputs)
+        self.combine = [next(f for kind, f in self.COMBINE if isinstance(n, kind)) for n in folds]
+
+    def _parts(self, folds: Sequence[Node]) -> list[tuple[Node, list[Node]]]:
+        part, _ = resized([f.inputs[0] for f in folds], self.rows, self.chunk)
+        return [(f, [x]) for f, x in zip(folds, part, strict=True)]
+
+    def __call__(self, columns: Mapping[str, Array], constants: Mapping[Node, Array]) -> dict[str, float]:
+        """The outputs, given the full columns by name and the parameters or states by node."""
+        totals: list[Any] = []
+        for start in range(0, self.total, max(1, self.chunk)):
+            stop = min(start + self.chunk, self.total)
+            arrays = {**constants, **{n: columns[name][start:stop] for name, n in self.columns.items()}}
+            values = self.per_chunk.bind(arrays, {self.part: stop - start})()
+            values = [np.array(v) for v in values]
+            totals = [f(t, v) for f, t, v in zip(self.combine, totals, values, strict=True)] if totals else values
+        arrays = {**constants, **dict(zip(self.folded.values(), totals, strict=True))}
+        return dict(zip(self.names, self.above.bind(arrays, {self.rows: self.total})(), strict=True))

@@ -1,0 +1,298 @@
+"""The training loop: batches of a row set through one generated step, until something says stop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..errors import OperationalError
+from ..planner.node import Node, walk
+from ..planner.ops import Column, Counter, Index, Parameter, State
+from ..planner.plan import Plan
+from ..types import RowSet
+from .codegen import generate
+from .device import Array
+from .hoist import hoist
+from .run import Executable, Folding, evaluate
+
+MAX_EPOCHS = 10_000  # for a run that only UNTIL or patience can end
+
+
+@dataclass(frozen=True)
+class LoopPlan:
+    """An optimized training plan, ready to run.
+
+    ``outputs`` are the loss and the learning rate; ``updates`` the new value of every state. ``index`` picks the rows
+    of a batch from ``table``; None means that every step reads the whole table.
+    """
+
+    loss: Node
+    rate: Node
+    updates: Mapping[State, Node]
+    table: RowSet
+    batch: RowSet
+    index: Index | None
+    spans: Mapping[Parameter, tuple[State, int, int]]
+    step: Counter
+    names: Mapping[Node, str] = field(default_factory=dict)
+
+    def generated(self) -> tuple[Any, dict[Column, Node]]:
+        """The step's program, and the plans of what is computed once before the loop."""
+        outputs, fixed = hoist([self.loss, self.rate, *self.updates.values()])
+        updates = dict(zip(self.updates, outputs[2:], strict=True))
+        arguments = [self.step] if self.index is None else [self.index, self.step]
+        return generate(outputs[:2], updates=updates, names=self.names, arguments=arguments), fixed
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When training stops. ``until`` is asked after every epoch, given what the log's row holds."""
+
+    epochs: int | None = None
+    steps: int | None = None
+    seconds: float | None = None
+    patience: int | None = None
+    until: Callable[[Mapping[str, float]], bool] | None = None
+
+
+@dataclass(frozen=True)
+class EpochLog:
+    """What one epoch came to."""
+
+    epoch: int
+    step: int
+    loss: float
+    validation_loss: float | None
+    learning_rate: float
+    rows_per_second: float
+    seconds: float
+
+
+@dataclass
+class Outcome:
+    """What training gave: the weights by parameter name, and how it went."""
+
+    parameters: dict[str, Array]
+    epochs: int
+    steps: int
+    rows: int
+    loss: float
+    validation_loss: float | None
+    seconds: float
+    stopped_because: str
+    log: list[EpochLog]
+
+
+class Diverged(OperationalError):
+    """The loss became infinite or NaN."""
+
+
+class Trainer:
+    """Runs a loop plan over arrays.
+
+    ``columns`` are the table's columns by name, ``rows`` the rows to train on (None: all), ``initial`` the first
+    value of every learnable parameter by name, ``constants`` that of frozen ones by node. ``validate`` gives the
+    loss on other rows for the current parameters.
+    """
+
+    def __init__(
+        self,
+        plan: LoopPlan,
+        columns: Mapping[str, Array],
+        initial: Mapping[str, Array],
+        constants: Mapping[Node, Array],
+        *,
+        rows: Array | None = None,
+        batch_size: int | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        stop_on_nan: bool = True,
+        validate: Callable[[Mapping[Node, Array]], float] | None = None,
+        progress: Any = None,
+        table_rows: int = 1,
+    ) -> None:
+        self.plan, self.constants = plan, dict(constants)
+        self.rows = np.arange(table_rows) if rows is None else rows
+        self.table_rows = table_rows
+        self.batch_size = min(batch_size or len(self.rows), len(self.rows))
+        self.shuffle, self.stop_on_nan = shuffle, stop_on_nan
+        self.rng = np.random.default_rng([seed, 1])
+        self.validate, self.progress = validate, progress
+        self.states = self.first_states(initial)
+        self.arrays: dict[str, Array] = dict(columns)
+        self.log: list[EpochLog] = []
+        self.step_count = 0
+
+    def first_states(self, initial: Mapping[str, Array]) -> dict[State, Array]:
+        """Flat vectors with the first weights in place, zeros for what the update rule carries."""
+        states = {s: np.zeros(s.shape, s.element.storage) for s in self.plan.updates}  # type: ignore[arg-type]
+        for parameter, (state, start, stop) in self.plan.spans.items():
+            states[state][start:stop] = initial[parameter.name].reshape(-1)
+        return states
+
+    def parameters(self) -> dict[str, Array]:
+        """The learnable parameters as they are now, as copies."""
+        return {
+            p.name: self.states[state][start:stop].reshape(p.shape).copy()  # type: ignore[arg-type]
+            for p, (state, start, stop) in self.plan.spans.items()
+        }
+
+    # -- the loop --------------------------------------------------------------------------------------------------
+
+    def run(self, limits: Limits) -> Outcome:
+        """Train until a limit is met. Raises Diverged if the loss is not finite and that is to stop training."""
+        self.started = time.perf_counter()
+        self.frames: dict[int, Any] = {}
+        self.executable = self.load()
+        best, best_loss, stale = None, math.inf, 0
+        reason, epoch = "epochs", 0
+        with np.errstate(all="ignore"):
+            while limits.epochs is None or epoch < limits.epochs:
+                epoch += 1
+                entry, cut_short = self.run_epoch(epoch, limits)
+                self.log.append(entry)
+                watched = entry.loss if entry.validation_loss is None else entry.validation_loss
+                stale = 0 if watched < best_loss else stale + 1
+                if limits.patience and stale == 0:
+                    best, best_loss = self.parameters(), watched
+                best_loss = min(best_loss, watched)
+                reason = cut_short or self.reason_to_stop(entry, stale, limits) or "epochs"
+                if reason != "epochs":
+                    break
+        return self.outcome(best or self.parameters(), reason)
+
+    def load(self) -> Executable:
+        """The step's code, with what is computed once before the loop in place."""
+        program, fixed = self.plan.generated()
+        if fixed:
+            plan = Plan({c.name: n for c, n in fixed.items()})
+            leaves = {n: self.column(n) for n in walk(plan.outputs.values()) if isinstance(n, (Column, Parameter))}
+            self.arrays |= evaluate(plan, leaves, {self.plan.table: self.table_rows})
+        return Executable(program)
+
+    def column(self, leaf: Node) -> Array:
+        return self.constants[leaf] if isinstance(leaf, Parameter) else self.arrays[leaf.name]  # type: ignore[attr-defined]
+
+    def frame(self, rows: int) -> Any:
+        """step() for batches of a size; the last batch of an epoch may be a smaller one."""
+        if rows not in self.frames:
+            arrays = {
+                leaf: self.states[leaf] if isinstance(leaf, State) else self.column(leaf)
+                for leaf in self.executable.program.arrays
+            }
+            self.frames[rows] = self.executable.bind(arrays, {self.plan.table: self.table_rows, self.plan.batch: rows})
+        return self.frames[rows]
+
+    def batches(self) -> Iterator[tuple[Any, ...]]:
+        """The indexes of each batch of an epoch; one empty tuple when the whole table is a batch."""
+        if self.plan.index is None:
+            yield ()
+            return
+        order = self.rng.permutation(self.rows) if self.shuffle else self.rows
+        for start in range(0, len(order), self.batch_size):
+            yield (order[start : start + self.batch_size],)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return 1 if self.plan.index is None else -(-len(self.rows) // self.batch_size)
+
+    def run_epoch(self, epoch: int, limits: Limits) -> tuple[EpochLog, str | None]:
+        """One pass over the rows; says why it ended early, if it did."""
+        began = time.perf_counter()
+        total, seen, rate, cut_short = 0.0, 0, 0.0, None
+        deadline = math.inf if limits.seconds is None else self.started + limits.seconds
+        for batch in self.batches():
+            count = len(batch[0]) if batch else len(self.rows)
+            self.step_count += 1
+            loss, rate = self.frame(count)(*batch, self.step_count)
+            if math.isfinite(loss):
+                total += loss * count
+                seen += count
+            elif self.stop_on_nan:
+                raise self.diverged(loss, total, seen)
+            now = time.perf_counter()
+            if self.progress is not None:
+                self.report(epoch, total, seen, began, now, limits)
+            if limits.steps is not None and self.step_count >= limits.steps:
+                cut_short = "steps"
+                break
+            if now > deadline:
+                cut_short = "WITHIN"
+                break
+        seconds = time.perf_counter() - began
+        loss = total / seen if seen else math.nan
+        validation = None if self.validate is None else self.validate(self.states_by_node())
+        elapsed = time.perf_counter() - self.started
+        return EpochLog(epoch, self.step_count, loss, validation, rate, seen / max(seconds, 1e-9), elapsed), cut_short
+
+    def states_by_node(self) -> Mapping[Node, Array]:
+        """What a validation plan reads: states and frozen parameters."""
+        return {**self.constants, **self.states}
+
+    def reason_to_stop(self, entry: EpochLog, stale: int, limits: Limits) -> str | None:
+        if limits.until is not None and limits.until(
+            {
+                "epoch": entry.epoch,
+                "step": entry.step,
+                "loss": entry.loss,
+                "validation_loss": math.nan if entry.validation_loss is None else entry.validation_loss,
+                "seconds": entry.seconds,
+            }
+        ):
+            return "UNTIL"
+        return "patience" if limits.patience and stale >= limits.patience else None
+
+    def diverged(self, loss: float, total: float, seen: int) -> Diverged:
+        good = total / seen if seen else (self.log[-1].loss if self.log else None)
+        last = "there was no finite loss before it" if good is None else f"the last good loss was {good:.6g}"
+        return Diverged(
+            f"the loss became {loss} at step {self.step_count}; {last}",
+            hint="a smaller learning_rate, clip_norm = 1, or on_nan = 'skip'",
+        )
+
+    def report(self, epoch: int, total: float, seen: int, began: float, now: float, limits: Limits) -> None:
+        """Tell the progress display where training stands."""
+        per_step = (now - self.started) / self.step_count
+        steps = limits.steps or (limits.epochs * self.steps_per_epoch if limits.epochs else None)
+        left = None if steps is None else (steps - self.step_count) * per_step
+        self.progress.update(
+            epoch=epoch,
+            step=self.step_count,
+            steps_per_epoch=self.steps_per_epoch,
+            loss=total / seen if seen else math.nan,
+            rows_per_second=seen / max(now - began, 1e-9),
+            seconds_left=left,
+        )
+
+    def outcome(self, parameters: dict[str, Array], reason: str) -> Outcome:
+        last = self.log[-1]
+        if reason == "patience":
+            last = min(self.log, key=lambda e: e.loss if e.validation_loss is None else e.validation_loss)
+        return Outcome(
+            parameters,
+            len(self.log),
+            self.step_count,
+            len(self.rows),
+            last.loss,
+            last.validation_loss,
+            time.perf_counter() - self.started,
+            reason,
+            self.log,
+        )
+
+
+def validation(plan: Plan, rows: RowSet, columns: Mapping[str, Array]) -> Callable[[Mapping[Node, Array]], float]:
+    """The loss on held-out rows as a function of the states, evaluated in chunks."""
+    fold = Folding(plan, rows)
+    return lambda states: float(next(iter(fold(columns, states).values())))
+
+
+def condition(node: Node, counters: Sequence[Counter]) -> Callable[[Mapping[str, float]], bool]:
+    """The condition of UNTIL as a function of the log's row."""
+    step = Executable(generate([node], arguments=counters)).bind({}, {})
+    return lambda values: bool(step(*(values[c.name] for c in counters))[0])

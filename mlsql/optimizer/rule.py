@@ -1,0 +1,67 @@
+"""What a rule is: a law with its before and after, the condition, the reason, an example, and the rewriting itself.
+
+The text that teaches a rule is the text that the tests run: every rule must fire on its example, keep the type, and
+leave the loss and the gradients as they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..planner.node import Node
+
+Rewrite = Callable[[Node], Node | None]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule of the optimizer.
+
+    ``apply`` gives the node that replaces its argument, or None where the rule does not apply. It is asked only about
+    nodes of the operators in ``on``.
+    """
+
+    name: str
+    stage: str
+    law: str
+    before: str
+    after: str
+    when: str
+    why: str
+    example: str
+    on: tuple[type[Node], ...]
+    apply: Rewrite
+
+
+RULES: dict[str, Rule] = {}
+
+
+def rule(
+    *on: type[Node],
+    law: str,
+    before: str,
+    after: str,
+    why: str,
+    example: str,
+    when: str = "always",
+    stage: str = "simplify",
+) -> Callable[[Rewrite], Rewrite]:
+    """Declare the function below as the rewriting of a rule that has its name."""
+
+    def declare(apply: Rewrite) -> Rewrite:
+        name = apply.__name__
+        RULES[name] = Rule(name, stage, law, before, after, when, why, example, on, apply)
+        return apply
+
+    return declare
+
+
+@dataclass(frozen=True)
+class Step:
+    """One rewriting that happened: which rule, and the node before and after."""
+
+    stage: str
+    rule: Rule
+    before: Node
+    after: Node

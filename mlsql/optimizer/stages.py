@@ -1,0 +1,73 @@
+"""The stages of the optimizer, in the order in which they run."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from ..errors import InternalError
+from ..planner.node import Node
+from ..planner.plan import Plan
+from . import rules  # noqa: F401  (declares the rules)
+from .rule import RULES, Rule, Step
+
+STAGES = (
+    ("simplify", "rules that always help, to a fixpoint: what they remove, no later stage has to look at"),
+    ("expand", "composite operators into the ones that have kernels, so that softmax and its loss share their parts"),
+    ("simplify", "once more, since expanding brings new neighbours together"),
+)
+
+MAX_PASSES = 50
+
+
+@dataclass(frozen=True)
+class Optimized:
+    """The plan that came out, and how."""
+
+    plan: Plan
+    steps: tuple[Step, ...]
+
+
+def optimize(plan: Plan, without: Collection[str] = ()) -> Optimized:
+    """Run all stages. ``without`` names rules that stay off."""
+    steps: list[Step] = []
+    for stage, _ in STAGES:
+        plan = run_stage(stage, plan, steps, without)
+    return Optimized(plan, tuple(steps))
+
+
+def simplify(plan: Plan, without: Collection[str] = ()) -> Optimized:
+    """Run the first stage alone: before a plan is differentiated, so that its gradient is that of the stable form."""
+    steps: list[Step] = []
+    return Optimized(run_stage("simplify", plan, steps, without), tuple(steps))
+
+
+def run_stage(stage: str, plan: Plan, steps: list[Step], without: Collection[str] = ()) -> Plan:
+    """Apply the rules of one stage, from the leaves up, until none applies anywhere."""
+    by_operator: dict[type[Node], list[Rule]] = {}
+    for r in RULES.values():
+        if r.stage == stage and r.name not in without:
+            for operator in r.on:
+                by_operator.setdefault(operator, []).append(r)
+
+    def change(node: Node) -> Node:
+        for r in by_operator.get(type(node), ()):
+            new = r.apply(node)
+            if new is not None and new is not node:
+                check(r, node, new)
+                steps.append(Step(stage, r, node, new))
+                return new
+        return node
+
+    for _ in range(MAX_PASSES):
+        count = len(steps)
+        plan = plan.rewritten(change)
+        if len(steps) == count:
+            return plan
+    raise InternalError(f"the rules of the stage {stage} do not come to an end; the last was {steps[-1].rule.name}")
+
+
+def check(rule: Rule, before: Node, after: Node) -> None:
+    """A rule that changes a type is a defect: name it."""
+    if before.type != after.type:
+        raise InternalError(f"the rule {rule.name} turned {before.type} into {after.type}")

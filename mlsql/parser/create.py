@@ -1,0 +1,105 @@
+"""CREATE MODEL and DROP MODEL."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from ..errors import Place
+from .columns import column, parameter
+from .reader import Reader
+from .statements import ColumnDeclaration, CreateModel, DropModel, ParameterDeclaration, Query
+from .table import statement
+
+CLAUSES = ("PARAMETERS", "INPUT", "TARGET", "AS")
+
+
+@statement("CREATE MODEL", "CREATE OR REPLACE MODEL")
+def create_model(read: Reader) -> CreateModel:
+    """``CREATE [OR REPLACE] MODEL [IF NOT EXISTS] name [PARAMETERS] [INPUT] [TARGET] AS select [MINIMIZE]``."""
+    read.expect("CREATE")
+    or_replace = read.accept("OR REPLACE")
+    read.expect("MODEL")
+    if_not_exists = read.accept("IF NOT EXISTS")
+    model = read.name()
+    parameters = _parameters(read)
+    inputs, input_from, input_span = _input(read)
+    target = _columns(read, "TARGET")
+    if not read.accept("AS"):
+        _wrong_clause(read)
+    select = read.select(("MINIMIZE",), read.at_minimize)
+    minimize = read.expression((), lambda: False) if read.accept("MINIMIZE") else None
+    read.expect_end()
+    return CreateModel(
+        model,
+        or_replace,
+        if_not_exists,
+        parameters,
+        inputs,
+        input_from,
+        target,
+        select,
+        minimize,
+        text=_literal(read, read.span(read.tokens)),
+        input_from_place=_in_literal_text(read, input_span) if input_span else None,
+    )
+
+
+@statement("DROP MODEL")
+def drop_model(read: Reader) -> DropModel:
+    """``DROP MODEL [IF EXISTS] name``."""
+    read.expect("DROP MODEL")
+    if_exists = read.accept("IF EXISTS")
+    model = read.name()
+    read.expect_end()
+    return DropModel(model, if_exists)
+
+
+def _parameters(read: Reader) -> tuple[ParameterDeclaration, ...]:
+    return tuple(parameter(part) for part in read.groups()) if read.accept("PARAMETERS") else ()
+
+
+def _input(read: Reader) -> tuple[tuple[ColumnDeclaration, ...], Query | None, Place | None]:
+    """The INPUT clause: columns, or a query to take them from with the span of the whole clause."""
+    start = read.position
+    if not read.at("INPUT"):
+        return (), None, None
+    if not read.at("INPUT FROM"):
+        return _columns(read, "INPUT"), None, None
+    read.step(2)
+    query = read.query()
+    return (), query, read.since(start)
+
+
+def _columns(read: Reader, clause: str) -> tuple[ColumnDeclaration, ...]:
+    """``clause (name TYPE, ...)``, or nothing if the clause is not there."""
+    if not read.accept(clause):
+        return ()
+    after = read.tokens[read.position + 1 : read.position + 2]
+    if read.next is not None and read.next.is_name and after and after[0].is_symbol("("):
+        read.unsupported(
+            f"{clause} with named relations is not in this version",
+            hint=f"declare one list: {clause} (column TYPE, ...)",
+        )
+    if clause == "INPUT":
+        read.at("FROM")
+    return tuple(column(part) for part in read.groups())
+
+
+def _wrong_clause(read: Reader) -> NoReturn:
+    """No AS where one should be: a clause twice, out of order, or misspelt."""
+    for clause in CLAUSES[:3]:
+        if read.at(clause):
+            read.fail(f"{clause} stands twice or too late", hint="the order is PARAMETERS, INPUT, TARGET, AS")
+    read.unexpected()
+
+
+def _literal(read: Reader, place: Place) -> str:
+    """A part of the statement with its placeholders replaced by what they stand for."""
+    return read.parameters.literal(read.text, place.start, place.end, read.tokens)
+
+
+def _in_literal_text(read: Reader, place: Place) -> Place:
+    """Where a part of the statement stands in the statement's text with literals."""
+    whole = read.span(read.tokens)
+    before = _literal(read, Place(read.text, whole.start, place.start))
+    return Place(_literal(read, whole), len(before), len(before) + len(_literal(read, place)))

@@ -1,0 +1,139 @@
+"""TRAIN: a loop of clauses, in any order, each once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
+
+from ..errors import Place
+from .reader import Reader
+from .statements import Expression, Option, Query, Train
+from .table import statement
+
+CLAUSES = ("ON", "VALIDATE", "WEIGHT BY", "MINIMIZE", "WITH", "UNTIL", "WITHIN", "FROM SCRATCH")
+
+
+@statement("TRAIN")
+def train(read: Reader) -> Train:
+    """``TRAIN model [ON query]`` and clauses."""
+    read.expect("TRAIN")
+    if read.at("ON"):
+        read.unsupported("TRAIN without a model's name is not in this version", hint="write TRAIN model ON ...")
+    model = read.name()
+    said: dict[str, Any] = {}
+    while read.next is not None:
+        clause = _next_clause(read, said)
+        said[clause] = PARSERS[clause](read)
+    solver, solver_place, options = said.get("WITH", (None, None, ()))
+    return Train(
+        model,
+        on=said.get("ON"),
+        validate=said.get("VALIDATE"),
+        weight=said.get("WEIGHT BY"),
+        minimize=said.get("MINIMIZE"),
+        solver=solver,
+        solver_place=solver_place,
+        options=options,
+        until=said.get("UNTIL"),
+        within_seconds=said.get("WITHIN"),
+        from_scratch=said.get("FROM SCRATCH", False),
+        place=read.span(read.tokens),
+    )
+
+
+def option(read: Reader) -> Option:
+    """``name = value``, all of what ``read`` holds. Names are in lower case."""
+    name = read.identifier("an option's name").lower()
+    name_place = read.since(0)
+    read.expect("=")
+    start = read.position
+    value = read.value()
+    read.expect_end()
+    return Option(name, value, name_place, read.since(start))
+
+
+def _next_clause(read: Reader, said: Iterable[str]) -> str:
+    clause = next((clause for clause in CLAUSES if clause not in said and read.accept(clause)), None)
+    if clause is None:
+        _no_clause(read, said)
+    return clause
+
+
+def _no_clause(read: Reader, said: Iterable[str]) -> NoReturn:
+    for clause in said:
+        if read.sees(clause):
+            read.fail(f"{clause} stands twice")
+    if read.next is not None and read.next.word == "MEMORY":
+        read.unsupported("MEMORY is not in this version")
+    if read.position > 2 and read.next is not None and (read.next.word == "AS" or read.next.is_symbol(",")):
+        hint = "TRAIN model ON one table or (query)"
+        read.unsupported("several relations in TRAIN are not in this version", hint=hint)
+    read.unexpected()
+
+
+def _at_clause(read: Reader) -> bool:
+    """Whether a clause begins here; a column of the same name is followed by something else."""
+    after = read.tokens[read.position + 1 : read.position + 2]
+    kind, word = (after[0].kind, after[0].word) if after else ("", "")
+    number = kind in ("number", "placeholder")
+    return (
+        read.at("WITH")
+        or read.at("WEIGHT BY")
+        or read.at("FROM SCRATCH")
+        or read.at_minimize()
+        or (read.at("VALIDATE") and (word == "ON" or number))
+        or (read.at("UNTIL") and kind in ("word", "name"))
+        or (read.at("WITHIN") and number)
+        or (read.at("MEMORY") and kind == "string")
+        or (read.at("ON") and bool(after))
+    )
+
+
+def _expression(read: Reader) -> Expression:
+    return read.expression(CLAUSES, lambda: _at_clause(read))
+
+
+def _validate(read: Reader) -> Query | float:
+    """``ON query`` or ``20 PERCENT``."""
+    if read.accept("ON"):
+        return read.query()
+    place = read.here
+    if read.next is None or read.next.kind not in ("number", "placeholder"):
+        read.unexpected("ON or a percentage")
+    percent = float(read.number("a percentage"))
+    read.expect("PERCENT")
+    if not 0 < percent < 100:
+        read.fail("a percentage between 0 and 100 is needed", place)
+    return percent
+
+
+def _with(read: Reader) -> tuple[str | None, Place | None, tuple[Option, ...]]:
+    """``solver [(option = value, ...)]``, or options alone."""
+    place = read.here
+    if read.at("("):
+        return None, None, tuple(option(part) for part in read.groups())
+    solver = read.identifier("a solver").upper()
+    options = tuple(option(part) for part in read.groups()) if read.at("(") else ()
+    return solver, place, options
+
+
+def _within(read: Reader) -> float:
+    place = read.here
+    seconds = float(read.number("a number of seconds"))
+    if not read.accept("SECONDS") and not read.accept("SECOND"):
+        read.unexpected()
+    if seconds <= 0:
+        read.fail("the time must be more than 0 seconds", place)
+    return seconds
+
+
+PARSERS: dict[str, Callable[[Reader], Any]] = {
+    "ON": lambda read: read.query(),
+    "VALIDATE": _validate,
+    "WEIGHT BY": _expression,
+    "MINIMIZE": _expression,
+    "WITH": _with,
+    "UNTIL": _expression,
+    "WITHIN": _within,
+    "FROM SCRATCH": lambda read: True,
+}

@@ -1,0 +1,254 @@
+"""CREATE MODEL to a typed plan: every name resolved, every shape checked, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlglot import exp
+
+from ..errors import Place, ProgrammingError
+from ..parser.statements import ColumnDeclaration, CreateModel, Expression, Initializer
+from ..types import FLOAT, UNIT, Dim, RowSet, Shape, Symbol, TypeProblem, category, shape_text
+from .expressions import ExpressionBinder
+from .model import IndexCheck, Initial, Model, ModelParameter, classes_symbol
+from .node import Node, walk
+from .ops import Column, Parameter, Pick
+from .ops import Place as PlaceNode
+
+INPUT = RowSet("input")
+
+
+def bind_model(
+    statement: CreateModel,
+    sizes: Mapping[Symbol, int] | None = None,
+    *,
+    minimize: Expression | None = None,
+    weight: Expression | Node | None = None,
+) -> Model:
+    """Bind a model. ``sizes`` are the sizes that data has told; ``minimize`` and ``weight`` come from TRAIN.
+
+    Raises ProgrammingError, with the place in the statement, for whatever does not fit.
+    """
+    return _ModelBinder(statement, sizes or {}).bind(minimize or statement.minimize, weight)
+
+
+class _ModelBinder:
+    def __init__(self, statement: CreateModel, sizes: Mapping[Symbol, int]) -> None:
+        self.statement = statement
+        self.sizes = sizes
+        self.categories = self.find_categories()
+        self.parameters: dict[str, ModelParameter] = {}
+        self.names: dict[Node, str] = {}
+        self.inputs = {d.name: self.input_column(d) for d in statement.inputs}
+        self.targets = {d.name: self.target_column(d) for d in statement.target}
+        self.check_names()
+        self.alias = "model"
+
+    # -- columns -----------------------------------------------------------------------------------------------------
+
+    def find_categories(self) -> tuple[str, ...]:
+        """The targets whose classes come from data: those that are no numbers, and those named in CLASSES or LABEL."""
+        trees = [e.tree for e in (self.statement.select, self.statement.minimize) if e is not None]
+        named: set[str] = set()
+        for tree in trees:
+            for call in tree.find_all(exp.Anonymous):
+                if str(call.this).upper() in ("CLASSES", "LABEL") and call.expressions:
+                    named.add(call.expressions[-1].name.lower())
+        return tuple(d.name for d in self.statement.target if d.element is None or d.name.lower() in named)
+
+    def input_column(self, d: ColumnDeclaration) -> Column:
+        if d.element is None:
+            raise ProgrammingError(
+                f'the input "{d.name}" is {d.type_text}, and a model computes with numbers',
+                place=d.place,
+                hint="encode it in the query that the model reads, or make it the TARGET",
+            )
+        return self.named(Column(d.name, INPUT, d.element, d.shape), d.name)
+
+    def target_column(self, d: ColumnDeclaration) -> Column:
+        if d.name in self.categories:
+            return self.named(Column(d.name, INPUT, category(d.name)), d.name)
+        assert d.element is not None
+        return self.named(Column(d.name, INPUT, d.element, d.shape), d.name)
+
+    def named(self, node: Column, name: str) -> Column:
+        self.names[node] = name
+        return node
+
+    def check_names(self) -> None:
+        """Two columns or parameters of one name would make every use of it a guess."""
+        seen: set[str] = set()
+        declared = (*self.statement.inputs, *self.statement.target, *self.statement.parameters)
+        for d in declared:
+            if d.name.lower() in seen:
+                raise ProgrammingError(f'"{d.name}" is declared twice', place=d.place)
+            seen.add(d.name.lower())
+
+    def classes(self, column: str) -> Dim:
+        """The number of classes of a target, a symbol until data has told it."""
+        match = next((c for c in self.categories if c.lower() == column.lower()), None)
+        if match is None:
+            targets = ", ".join(self.targets) or "none"
+            raise TypeProblem(f'"{column}" is not a TARGET column', hint=f"targets are: {targets}")
+        symbol = classes_symbol(match)
+        return self.sizes.get(symbol, symbol)
+
+    # -- parameters --------------------------------------------------------------------------------------------------
+
+    def declare_parameters(self) -> None:
+        """The parameters of PARAMETERS (...)."""
+        for d in self.statement.parameters:
+            node = Parameter(d.name, d.element, d.shape)
+            self.add_parameter(node, initial_of(d.initializer, d.shape), d.frozen)
+
+    def add_parameter(self, node: Parameter, initial: Initial, frozen: bool = False) -> None:
+        self.parameters[node.name] = ModelParameter(node, initial, frozen)
+        self.names[node] = node.name
+
+    def layer_parameter(self, role: str, shape: Shape, initializer: str) -> Parameter:
+        """A parameter of a layer, named by the alias; a second layer under one alias counts on: weight_2."""
+        name, count = f"{self.alias}.{role}", 2
+        while name in self.parameters:
+            name, count = f"{self.alias}.{role}_{count}", count + 1
+        node = Parameter(name, FLOAT, shape)
+        self.add_parameter(node, Initial(initializer))
+        return node
+
+    # -- the statement -------------------------------------------------------------------------------------------------
+
+    def bind(self, minimize: Expression | None, weight: Expression | Node | None) -> Model:
+        self.declare_parameters()
+        columns = self.bind_select()
+        bound_weight = self.bind_weight(weight, columns) if isinstance(weight, Expression) else weight
+        loss = self.bind_loss(minimize, columns, bound_weight) if minimize is not None else None
+        by_lower = {name.lower(): name for name in columns}
+        return Model(
+            name=self.statement.model.name,
+            rows=INPUT if self.inputs else UNIT,
+            inputs=self.inputs,
+            targets=self.targets,
+            parameters=self.parameters,
+            columns=columns,
+            prediction=by_lower.get("prediction") or list(columns)[-1],
+            loss=loss,
+            weight=bound_weight,
+            categories=self.categories,
+            type_texts={d.name: d.type_text for d in (*self.statement.inputs, *self.statement.target)},
+            index_checks=self.find_index_checks([*columns.values(), *([loss] if loss is not None else [])]),
+            names=self.names,
+        )
+
+    def bind_select(self) -> dict[str, Node]:
+        """The columns of the select, each in the scope of the ones before it."""
+        select = self.statement.select
+        tree = select.tree
+        if not isinstance(tree, exp.Select):
+            raise ProgrammingError("a model is a SELECT", place=select.place)
+        binder = self.binder(select.place, {})
+        for part, clause in tree.args.items():
+            if clause and part not in ("expressions", "kind"):
+                self.refuse_clause(part, clause, binder)
+        columns: dict[str, Node] = {}
+        for item in tree.expressions:
+            name = item.alias_or_name or (str(item.this).lower() if isinstance(item, exp.Anonymous) else "")
+            name = name or f"column_{len(columns) + 1}"
+            if name.lower() in (n.lower() for n in columns):
+                raise binder.problem(item, f'the column "{name}" is there twice')
+            self.alias = name
+            binder.scope = self.scope(columns)
+            node = binder.bind(item.unalias())
+            columns[name] = node
+            if not isinstance(node, (Column, Parameter)):
+                self.names.setdefault(node, name)
+        if not columns:
+            raise ProgrammingError("a model needs at least one column", place=select.place)
+        return columns
+
+    def refuse_clause(self, part: str, clause: object, binder: ExpressionBinder) -> None:
+        """FROM, WHERE and the like have no place in a model over one relation."""
+        word = {"from_": "FROM", "with_": "WITH", "joins": "JOIN", "group": "GROUP BY"}.get(part, part.upper())
+        first = clause[0] if isinstance(clause, list) else clause
+        place = binder.place(first) if isinstance(first, exp.Expression) else None
+        raise ProgrammingError(
+            f"{word} cannot stand in a model over one relation",
+            place=place,
+            hint="it reads its INPUT; filter and join in the table that TRAIN and PREDICT are given",
+        )
+
+    def scope(self, columns: Mapping[str, Node]) -> dict[str, Node]:
+        """What a name may mean: inputs, parameters, and earlier columns, which hide inputs of their name."""
+        scope: dict[str, Node] = {n.lower(): c for n, c in self.inputs.items()}
+        scope |= {n.lower(): p.node for n, p in self.parameters.items()}
+        return scope | {n.lower(): node for n, node in columns.items()}
+
+    def binder(self, place: Place, scope: dict[str, Node]) -> ExpressionBinder:
+        hidden = {
+            n.lower(): f'"{n}" is a TARGET: it is not known when the model predicts, so only MINIMIZE may read it'
+            for n in self.targets
+        }
+        return ExpressionBinder(
+            place,
+            scope,
+            rows=INPUT,
+            own_parameter=self.layer_parameter,
+            classes=self.classes,
+            hidden=hidden,
+        )
+
+    def loss_binder(self, place: Place, columns: Mapping[str, Node], weight: Node | None) -> ExpressionBinder:
+        scope = {n.lower(): c for n, c in self.targets.items()} | self.scope(columns)
+        return ExpressionBinder(place, scope, rows=INPUT, classes=self.classes, in_loss=True, weight=weight)
+
+    def bind_weight(self, weight: Expression, columns: Mapping[str, Node]) -> Node:
+        """The weight of a row: a number that does not depend on what is learned."""
+        binder = self.loss_binder(weight.place, columns, None)
+        (node,) = binder.number(binder.bind(weight.tree))
+        if node.type.rows != INPUT or node.type.shape:
+            raise ProgrammingError("WEIGHT BY needs one number a row", place=weight.place)
+        if any(isinstance(n, Parameter) for n in walk([node])):
+            raise ProgrammingError("a weight cannot depend on a parameter", place=weight.place)
+        return node
+
+    def bind_loss(self, minimize: Expression, columns: Mapping[str, Node], weight: Node | None) -> Node:
+        loss = self.loss_binder(minimize.place, columns, weight).bind(minimize.tree)
+        if loss.type.rows != UNIT:
+            raise ProgrammingError(
+                "MINIMIZE needs one number, and this is one for each row",
+                place=minimize.place,
+                hint=f"AVG({minimize.place.source.strip()})",
+            )
+        if loss.type.shape:
+            raise ProgrammingError(
+                f"MINIMIZE needs one number, and this is {loss.type.element}{shape_text(loss.type.shape)}",
+                place=minimize.place,
+                hint="SUM_OF folds a tensor into one number",
+            )
+        if loss.type.element.kind != "float":
+            raise ProgrammingError(f"MINIMIZE needs a number, not {loss.type.element}", place=minimize.place)
+        return loss
+
+    def find_index_checks(self, roots: list[Node]) -> tuple[IndexCheck, ...]:
+        """Integer columns that are used as positions: training checks that their values are in range."""
+        checks: dict[tuple[Node, Dim], IndexCheck] = {}
+        whole = Place(self.statement.text, 0, len(self.statement.text.rstrip()))
+        places = {d.name: d.place for d in (*self.statement.inputs, *self.statement.target)}
+        for node in walk(roots):
+            if isinstance(node, (Pick, PlaceNode)) and isinstance(node.index, Column):
+                size = node.x.type.shape[0] if isinstance(node, Pick) else node.size
+                column = node.index
+                place = places.get(column.name, whole)
+                if column.type.element.kind == "category" and size != self.classes(column.name):
+                    raise ProgrammingError(
+                        f'there are {size} scores for the {self.classes(column.name)} classes of "{column.name}"',
+                        place=place,
+                        hint=f"write CLASSES({column.name}) in place of {size}",
+                    )
+                checks[column, size] = IndexCheck(column, size, place)
+        return tuple(checks.values())
+
+
+def initial_of(declared: Initializer | None, shape: Shape) -> Initial:
+    """How a declared parameter starts: as it says; otherwise Xavier for tensors and zero for single numbers."""
+    if declared is None:
+        return Initial("XAVIER" if shape else "ZEROS")
+    return Initial(declared.kind, declared.arguments, declared.value)

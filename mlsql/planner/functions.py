@@ -1,0 +1,315 @@
+"""What the model language can call, beside the layers of ``layers.sql``.
+
+An operator that is a function by itself says so in its class. The functions here need more: sizes, names of columns,
+parameters of their own, or a choice between operators. A signature's annotations say how an argument is read:
+``Node`` is bound, ``Size`` is a whole number or CLASSES(column), ``int`` and ``str`` are literals, ``ColumnName`` a
+column that is not read but named.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NewType, Protocol
+
+from ..types import UNIT, Dim, RowSet, Shape, TypeProblem, category
+from . import ops
+from .node import OPERATORS, Node
+from .ops import (
+    Argmax,
+    Cast,
+    Concat,
+    Contract,
+    Count,
+    LogSumExp,
+    Max,
+    Maximum,
+    Min,
+    Minimum,
+    Parameter,
+    Reshape,
+    Slice,
+    Sum,
+    Transpose,
+    contract,
+)
+from .ops.contract import ROW
+
+Size = NewType("Size", object)
+ColumnName = NewType("ColumnName", str)
+
+
+class Context(Protocol):
+    """What a function may ask of the binder."""
+
+    weight: Node | None  # the weight of a row, if the training statement gives one
+
+    def parameter(self, role: str, shape: Shape, initializer: str) -> Parameter:
+        """A parameter of the layer's own, named after the alias it stands under."""
+
+    def number(self, *nodes: Node) -> tuple[Node, ...]:
+        """The nodes as numbers of one element type, ready for arithmetic."""
+
+    def classes(self, column: str) -> Dim:
+        """The number of classes of a column."""
+
+    rows: RowSet  # the rows of the model's input
+
+    @property
+    def activation(self) -> str:
+        """The initializer that suits the function around the call: HE or XAVIER."""
+
+    @property
+    def in_loss(self) -> bool:
+        """Whether the call stands in MINIMIZE, where rows may be aggregated."""
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function of the model language: how it is called, what it does, how it becomes a plan."""
+
+    name: str
+    doc: str
+    parameters: tuple[inspect.Parameter, ...]
+    build: Callable[..., Node]
+
+    @property
+    def usage(self) -> str:
+        """``LINEAR(x, size)``."""
+        words = [
+            ("*" if p.kind is p.VAR_POSITIONAL else "")
+            + p.name
+            + (f" = {p.default}" if p.default is not p.empty else "")
+            for p in self.parameters
+        ]
+        return f"{self.name}({', '.join(words)})"
+
+
+FUNCTIONS: dict[str, Function] = {}
+
+
+def function(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Declare a function of the model language; its first parameter is the binder's context."""
+
+    def declare(build: Callable[..., Any]) -> Callable[..., Any]:
+        parameters = tuple(inspect.signature(build).parameters.values())[1:]
+        for name in names:
+            FUNCTIONS[name] = Function(name, inspect.cleandoc(build.__doc__ or ""), parameters, build)
+        return build
+
+    return declare
+
+
+def _declare_operators() -> None:
+    """Operators that are functions by themselves."""
+    for cls in OPERATORS.values():
+        for name in cls.functions:
+            parameters = tuple(inspect.signature(cls.__init__).parameters.values())[1:]
+            build = functools.partial(_apply, cls)
+            FUNCTIONS[name] = Function(name, inspect.cleandoc(cls.__doc__ or ""), parameters, build)
+
+
+def _apply(cls: type[Node], c: Context, *arguments: Node) -> Node:
+    return cls(*(c.number(*arguments) if issubclass(cls, ops.Map) else arguments))
+
+
+_declare_operators()
+
+
+@function("GREATEST")
+def greatest(c: Context, *x: Node) -> Node:
+    """The largest of its arguments."""
+    return functools.reduce(Maximum, c.number(*x))
+
+
+@function("LEAST")
+def least(c: Context, *x: Node) -> Node:
+    """The smallest of its arguments."""
+    return functools.reduce(Minimum, c.number(*x))
+
+
+@function("LOG_SUM_EXP")
+def log_sum_exp(c: Context, x: Node) -> Node:
+    """log(sum(exp(x))) along the last axis of a row's tensor, without overflow."""
+    return ops.drop_axis(LogSumExp(*c.number(x)), x.type.rank - 1)
+
+
+@function("LOG_SOFTMAX")
+def log_softmax(c: Context, x: Node) -> Node:
+    """The logarithm of the softmax, exact where the softmax rounds to 0."""
+    (x,) = c.number(x)
+    return ops.Subtract(x, LogSumExp(x))
+
+
+@function("MATMUL")
+def matmul(c: Context, x: Node, y: Node) -> Node:
+    """The matrix product inside a row, also written x @ y; a vector is a row on the left, a column on the right."""
+    return ops.matmul(*c.number(x, y))
+
+
+@function("DOT")
+def dot(c: Context, x: Node, y: Node) -> Node:
+    """The sum of the products of two tensors of one shape."""
+    return ops.dot(*c.number(x, y))
+
+
+@function("EINSUM")
+def einsum(c: Context, spec: str, x: Node, y: Node) -> Node:
+    """Einstein summation inside a row, with NumPy's notation: EINSUM('ij,jk->ik', a, b)."""
+    operands, arrow, out = spec.replace(" ", "").partition("->")
+    letters = operands.split(",")
+    if not arrow or len(letters) != 2 or not all(w.isalpha() or not w for w in (*letters, out)):
+        raise TypeProblem("EINSUM takes a specification such as 'ij,jk->ik' and two tensors")
+    if any(len(set(w)) != len(w) for w in (*letters, out)) or set(out) - set(letters[0] + letters[1]):
+        raise TypeProblem("each letter of EINSUM may stand once in an operand, and the output's must stand in one")
+    plain = str.maketrans({ROW: ROW.upper()})
+    a, b, out = (w.translate(plain) for w in (*letters, out))
+    x, y = c.number(x, y)
+    rows = [ROW if n.type.rows != UNIT else "" for n in (x, y)]
+    return contract(f"{rows[0]}{a},{rows[1]}{b}->{max(rows)}{out}", x, y)
+
+
+@function("TRANSPOSE")
+def transpose(c: Context, x: Node) -> Node:
+    """The axes of a row's tensor in reverse order."""
+    return Transpose(x, tuple(reversed(range(x.type.rank))))
+
+
+@function("RESHAPE")
+def reshape(c: Context, x: Node, *sizes: int) -> Node:
+    """The numbers of a row's tensor in another shape, outermost size first."""
+    return Reshape(x, tuple(sizes))
+
+
+@function("CONCAT")
+def concat(c: Context, *x: Node) -> Node:
+    """Numbers and vectors one after another in one vector."""
+    return Concat(tuple(Reshape(n, (1,)) if n.type.rank == 0 else n for n in c.number(*x)), 0)
+
+
+@function("SLICE")
+def slice_(c: Context, x: Node, start: int, stop: int) -> Node:
+    """Positions start to stop, both included and counted from 1, of the first axis; also written x[start:stop]."""
+    if x.type.rank == 0:
+        raise TypeProblem("a single number has no positions")
+    return Slice(x, 0, start - 1, stop)
+
+
+@function("SUM_OF")
+def sum_of(c: Context, x: Node, axis: int = 0) -> Node:
+    """The sum of the numbers of one row's tensor, or along one axis (counted from 1)."""
+    return _fold(Sum, *c.number(x), axis)
+
+
+@function("MAX_OF")
+def max_of(c: Context, x: Node, axis: int = 0) -> Node:
+    """The largest number of one row's tensor, or along one axis (counted from 1)."""
+    return _fold(Max, *c.number(x), axis)
+
+
+@function("MIN_OF")
+def min_of(c: Context, x: Node, axis: int = 0) -> Node:
+    """The smallest number of one row's tensor, or along one axis (counted from 1)."""
+    return _fold(Min, *c.number(x), axis)
+
+
+@function("MEAN_OF")
+def mean_of(c: Context, x: Node) -> Node:
+    """The average of the numbers of one row's tensor."""
+    (x,) = c.number(x)
+    count = 1
+    for axis in range(x.type.rank):
+        count *= ops.int_size(x, axis)
+    return ops.Divide(_fold(Sum, x, 0), ops.like(count, x))
+
+
+def _fold(operator: Callable[..., Node], x: Node, axis: int) -> Node:
+    if x.type.rank == 0:
+        return x
+    if axis < 0 or axis > x.type.rank:
+        raise TypeProblem(f"there is no axis {axis} in a tensor of {x.type.rank} axes")
+    axes = (axis - 1,) if axis else tuple(range(x.type.rank))
+    kept = tuple(d for i, d in enumerate(x.type.shape) if i not in axes)
+    return Reshape(operator(x, False, axes), kept)
+
+
+@function("ONE_HOT")
+def one_hot(c: Context, k: Node, size: Size) -> Node:
+    """A vector of zeros with a 1 at position k, counted from 0."""
+    return ops.Place(ops.broadcast(ops.one(), k.type), k, size)  # type: ignore[arg-type]
+
+
+@function("LINEAR")
+def linear(c: Context, x: Node, size: Size) -> Node:
+    """A learned linear map of the last axis: x @ weight + bias. LINEAR(x, 1) gives one number, not FLOAT[1]."""
+    (x,) = c.number(x)
+    if x.type.rank == 0:
+        x = Reshape(x, (1,))
+    if x.type.rank > 2:
+        raise TypeProblem("LINEAR takes a vector or a matrix")
+    width: Any = size
+    weight = c.parameter("weight", (x.type.shape[-1], width), c.activation)
+    bias = c.parameter("bias", (width,), "ZEROS")
+    x, weight_, bias_ = c.number(x, weight, bias)
+    lead = (ROW if x.type.rows != UNIT else "") + "t" * (x.type.rank - 1)
+    out: Node = ops.Add(Contract(f"{lead}k,ko->{lead}o", x, weight_), bias_)
+    return ops.drop_axis(out, x.type.rank - 1) if width == 1 else out
+
+
+@function("LABEL")
+def label(c: Context, scores: Node, column: ColumnName) -> Node:
+    """The class of the column that has the highest score."""
+    size = c.classes(column)
+    if scores.type.shape != (size,):
+        raise TypeProblem(
+            f"LABEL needs one score for each of the {size} classes of {column}", hint=f"LINEAR(…, CLASSES({column}))"
+        )
+    return Cast(Argmax(scores), category(column))
+
+
+@function("SUM")
+def sum_(c: Context, x: Node) -> Node:
+    """The sum over all rows."""
+    (x,) = _aggregated(c, "SUM", x)
+    return Sum(x if c.weight is None else ops.Multiply(x, c.weight), True)
+
+
+@function("AVG")
+def avg(c: Context, x: Node) -> Node:
+    """The average over all rows."""
+    (x,) = _aggregated(c, "AVG", x)
+    if c.weight is None:
+        return ops.mean(x)
+    return ops.Divide(Sum(ops.Multiply(x, c.weight), True), Sum(c.weight, True))
+
+
+@function("MAX")
+def max_(c: Context, x: Node) -> Node:
+    """The largest value of all rows."""
+    return Max(*_aggregated(c, "MAX", x), True)
+
+
+@function("MIN")
+def min_(c: Context, x: Node) -> Node:
+    """The smallest value of all rows."""
+    return Min(*_aggregated(c, "MIN", x), True)
+
+
+def _aggregated(c: Context, name: str, x: Node) -> tuple[Node, ...]:
+    if not c.in_loss:
+        raise TypeProblem(
+            f"{name} over rows may stand in MINIMIZE only", hint=f"{name}_OF folds the numbers of one row"
+        )
+    if x.type.rows == UNIT:
+        raise TypeProblem(f"{name} needs a value that has rows")
+    return c.number(x)
+
+
+@function("COUNT")
+def count(c: Context) -> Node:
+    """The number of rows: COUNT(*)."""
+    if not c.in_loss:
+        raise TypeProblem("COUNT over rows may stand in MINIMIZE only")
+    return Count(c.rows)

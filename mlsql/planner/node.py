@@ -1,0 +1,259 @@
+"""A node of a plan: frozen, interned, typed at birth.
+
+Building the same operator over the same inputs twice gives the same object, so equal subplans are one node: common
+subexpressions are free, and a gradient finds the forward pass's intermediates without looking for them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform
+
+from ..types import UNIT, Type
+
+
+class Emitter(Protocol):
+    """What a kernel writes to: straight-line array code over preallocated arrays.
+
+    Arrays are known by name. A view is made once, before the loop; a call runs at every pass.
+    """
+
+    def call(self, function: str, *arguments: object) -> None:
+        """Run ``function(*arguments)``, the output array last."""
+
+    def line(self, text: str) -> None:
+        """Run one line of array code as it stands."""
+
+    def copy(self, source: str, out: str) -> None:
+        """Copy one array to another of the same type, unless they are the same memory."""
+
+    def view(self, array: str, expression: str) -> str:
+        """The name of ``array`` seen through ``expression``, such as ``.reshape(n, 1)`` or ``.T``."""
+
+    def once(self, expression: str) -> str:
+        """The name of a value that is computed before the loop."""
+
+    def temporary(self, like: Type) -> str:
+        """The name of a scratch array, free again when this kernel ends."""
+
+    def shape(self, type: Type) -> str:
+        """The text of the array shape that holds all rows of ``type``."""
+
+    def scalar(self, expression: str, arguments: Mapping[str, str], out: str, type: Type) -> None:
+        """Evaluate a scalar expression elementwise into ``out``."""
+
+    def aligned(self, node: Node, rank: int) -> str:
+        """The array of ``node`` with its entry padded on the left to ``rank`` axes, so that broadcasting is right."""
+
+    def count(self, node: Node) -> str:
+        """The text of the number of rows of ``node``; empty for the unit row set."""
+
+    def is_placed(self, array: str) -> bool:
+        """Whether an input was computed where its reader wants it, so that nothing is to be copied."""
+
+
+class Interned(type):
+    """Metaclass: one object per operator and field values, checked for type when it is first made."""
+
+    _nodes: ClassVar[weakref.WeakValueDictionary[Any, Node]] = weakref.WeakValueDictionary()
+    _lock: ClassVar[Any] = threading.Lock()
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        fresh = super().__call__(*args, **kwargs)
+        key = (cls, *(_exact(getattr(fresh, f.name)) for f in dataclasses.fields(fresh)))
+        with Interned._lock:
+            known = Interned._nodes.get(key)
+            if known is not None:
+                return known
+            _ = fresh.type  # everything that can be wrong is wrong here
+            Interned._nodes[key] = fresh
+        return fresh
+
+
+def _exact(value: Any) -> Any:
+    """A key that tells 0.0 from -0.0 and holds NaN equal to itself."""
+    if isinstance(value, float):
+        return value.hex()
+    if isinstance(value, tuple):
+        return tuple(_exact(v) for v in value)
+    return value
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Node(metaclass=Interned):
+    """The base of every operator: fields say all of it, ``type`` is derived from them."""
+
+    kind: ClassVar[str] = "node"
+    functions: ClassVar[tuple[str, ...]] = ()  # the names by which the model language calls it
+    is_view: ClassVar[bool] = False  # no work at run time: the output is the input's array, seen differently
+    in_place: ClassVar[bool] = False  # the kernel may write into the array of an input of the same type
+
+    @cached_property
+    def inputs(self) -> tuple[Node, ...]:
+        """The nodes this one reads, in the order of the fields."""
+        found: list[Node] = []
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Node):
+                found.append(value)
+            elif isinstance(value, tuple):
+                found += [v for v in value if isinstance(v, Node)]
+        return tuple(found)
+
+    @cached_property
+    def type(self) -> Type:
+        return self.infer()
+
+    def infer(self) -> Type:
+        """The type of the output; raises TypeProblem where the inputs do not fit."""
+        raise NotImplementedError
+
+    def vjp(self, g: Node) -> tuple[Node | None, ...]:
+        """For ``g``, the derivative of a scalar by this output, its derivative by each input (None: no gradient)."""
+        return (None,) * len(self.inputs)
+
+    def flops(self) -> int:
+        """Floating-point operations of one evaluation, with unknown sizes counted as 1."""
+        return 0
+
+    def bytes(self) -> int:
+        """Bytes read and written by one evaluation."""
+        return 0 if self.is_view else sum(n.nbytes for n in (*self.inputs, self))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the output."""
+        return size_of(self.type) * self.type.element.bytes
+
+    def emit(self, e: Emitter, out: str, *inputs: str) -> None:
+        """Write the array code that computes this node from its inputs into ``out``."""
+        raise NotImplementedError
+
+    def seen(self, e: Emitter) -> str:
+        """For a view: the text that, behind the input's array, sees it as the output, such as ``.transpose(1, 0)``."""
+        raise NotImplementedError
+
+    def expand(self) -> Node | None:
+        """The same value from simpler operators, or None for an operator that has a kernel."""
+        return None
+
+    def with_inputs(self, inputs: Iterable[Node]) -> Node:
+        """This operator over other inputs."""
+        rest = iter(inputs)
+        values: dict[str, Any] = {}
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Node):
+                value = next(rest)
+            elif isinstance(value, tuple) and any(isinstance(v, Node) for v in value):
+                value = tuple(next(rest) if isinstance(v, Node) else v for v in value)
+            values[f.name] = value
+        return type(self)(**values)
+
+    @classmethod
+    def operator_name(cls) -> str:
+        """The name that EXPLAIN prints: ``LogSumExp`` is ``log_sum_exp``."""
+        return "".join("_" + c.lower() if c.isupper() and i else c.lower() for i, c in enumerate(cls.__name__))
+
+    def attributes(self) -> dict[str, Any]:
+        """The fields that are not inputs."""
+        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {
+            k: v
+            for k, v in plain.items()
+            if not isinstance(v, Node) and not (isinstance(v, tuple) and any(isinstance(x, Node) for x in v))
+        }
+
+    def __repr__(self) -> str:
+        details = ", ".join([*(f"{k}={v}" for k, v in self.attributes().items()), *(repr(n) for n in self.inputs)])
+        return f"{self.operator_name()}({details})"
+
+
+OPERATORS: dict[str, type[Node]] = {}
+C = TypeVar("C", bound=type[Node])
+
+
+@dataclass_transform(frozen_default=True, eq_default=False)
+def operator(cls: C) -> C:
+    """Declare an operator: makes it a frozen dataclass and enters it in OPERATORS."""
+    made = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
+    OPERATORS[made.operator_name()] = made
+    return made
+
+
+def size_of(type: Type) -> int:
+    """Numbers in all rows, unknown sizes counted as 1."""
+    size = type.rows.rows or 1
+    for d in type.shape:
+        size *= d if isinstance(d, int) else 1
+    return size
+
+
+def walk(outputs: Iterable[Node]) -> Iterator[Node]:
+    """Every node once, inputs before the nodes that read them, in an order that depends on the plan alone."""
+    seen: set[Node] = set()
+    stack: list[tuple[Node, bool]] = [(n, False) for n in reversed(list(outputs))]
+    while stack:
+        node, ready = stack.pop()
+        if ready:
+            yield node
+        elif node not in seen:
+            seen.add(node)
+            stack.append((node, True))
+            stack += [(n, False) for n in reversed(node.inputs) if n not in seen]
+
+
+def rewrite(outputs: Iterable[Node], change: Callable[[Node], Node]) -> dict[Node, Node]:
+    """Rebuild a plan from its leaves up: ``change`` sees every node over rewritten inputs. Maps old nodes to new."""
+    new: dict[Node, Node] = {}
+    for node in walk(outputs):
+        inputs = tuple(new[n] for n in node.inputs)
+        new[node] = change(node if inputs == node.inputs else node.with_inputs(inputs))
+    return new
+
+
+def substitute(outputs: Iterable[Node], replacement: Mapping[Node, Node]) -> list[Node]:
+    """The outputs with some nodes replaced by others wherever they stand."""
+    roots = list(outputs)
+    new = rebuilt(roots, replacement)
+    return [new[n] for n in roots]
+
+
+def rebuilt(outputs: Iterable[Node], replacement: Mapping[Node, Node]) -> dict[Node, Node]:
+    """Every node of a plan, and what it becomes when some nodes are replaced by others."""
+    new: dict[Node, Node] = {}
+    for node in walk(outputs):
+        if node in replacement:
+            new[node] = replacement[node]
+        else:
+            inputs = tuple(new[n] for n in node.inputs)
+            new[node] = node if inputs == node.inputs else node.with_inputs(inputs)
+    return new
+
+
+def readers(outputs: Iterable[Node]) -> dict[Node, list[Node]]:
+    """For every node, the nodes that read it."""
+    found: dict[Node, list[Node]] = {}
+    for node in walk(outputs):
+        found.setdefault(node, [])
+        for n in dict.fromkeys(node.inputs):
+            found[n].append(node)
+    return found
+
+
+def depends_on(outputs: Iterable[Node], sources: Iterable[Node]) -> set[Node]:
+    """The nodes of a plan that read any of ``sources``, directly or through others, the sources included."""
+    reached = set(sources)
+    for node in walk(outputs):
+        if any(n in reached for n in node.inputs):
+            reached.add(node)
+    return reached
+
+
+def is_unit(node: Node) -> bool:
+    """Whether the value belongs to no row set in particular."""
+    return node.type.rows == UNIT

@@ -1,0 +1,155 @@
+"""Contract: a join on a shared index and a sum over it: matrix product, dot product, einsum.
+
+The gradient of a contraction is a contraction.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+from ...types import UNIT, Dim, Symbol, Type, TypeProblem, common_rows, promote, shape_text
+from ..node import Emitter, Node, operator
+from .reduce import Sum
+from .shape import drop_axis
+
+ROW = "r"  # the letter of the row axis; entries' axes have other letters
+
+
+@operator
+class Contract(Node):
+    """Einstein summation over two operands.
+
+    ``spec`` is NumPy einsum's: a letter an axis, "r" being the axis of rows where an operand has rows, as in
+    ``ri,io->ro`` for a batch of vectors times a weight matrix. Letters that are not in the output are summed over.
+    """
+
+    kind: ClassVar[str] = "contract"
+    spec: str
+    x: Node
+    y: Node
+
+    def letters(self) -> tuple[str, str, str]:
+        """The axes of both operands and of the output."""
+        operands, out = self.spec.split("->")
+        a, b = operands.split(",")
+        return a, b, out
+
+    def sizes(self) -> dict[str, Dim]:
+        """The size of every entry axis, checked to be the same in both operands."""
+        found: dict[str, Dim] = {}
+        for letters, node in zip(self.letters(), (self.x, self.y), strict=False):
+            entry = letters.removeprefix(ROW)
+            if len(entry) != node.type.rank:
+                raise TypeProblem(f"{shape_text(node.type.shape) or 'a single number'} does not have {len(entry)} axes")
+            for letter, size in zip(entry, node.type.shape, strict=True):
+                if found.setdefault(letter, size) != size:
+                    raise TypeProblem(f"shapes do not fit: {found[letter]} against {size}")
+        return found
+
+    def infer(self) -> Type:
+        a, b, out = self.letters()
+        for letters, node in ((a, self.x), (b, self.y)):
+            if letters.startswith(ROW) != (node.type.rows != UNIT):
+                raise TypeProblem(f'the rows of "{node.type.rows}" do not fit the contraction {self.spec}')
+        rows = common_rows(self.x.type.rows, self.y.type.rows) if ROW in out else UNIT
+        sizes = self.sizes()
+        shape = tuple(sizes[c] for c in out.removeprefix(ROW))
+        return Type(rows, promote(self.x.type.element, self.y.type.element), shape)
+
+    def vjp(self, g: Node) -> tuple[Node | None, ...]:
+        a, b, out = self.letters()
+        return (
+            contract(f"{out},{b}->{a}", g, self.y) if self.x.type.element.kind == "float" else None,
+            contract(f"{a},{out}->{b}", self.x, g) if self.y.type.element.kind == "float" else None,
+        )
+
+    def extent(self, letter: str) -> int:
+        """The number of positions of a letter, unknown sizes counted as 1."""
+        if letter == ROW:
+            return common_rows(self.x.type.rows, self.y.type.rows).rows or 1
+        size = self.sizes()[letter]
+        return 1 if isinstance(size, Symbol) else size
+
+    def flops(self) -> int:
+        return 2 * math.prod(self.extent(c) for c in {*self.letters()[0], *self.letters()[1]})
+
+    def emit(self, e: Emitter, out: str, *inputs: str) -> None:
+        product = as_matrix_product(self.spec)
+        if product is None:
+            e.call("einsum", repr(self.spec), inputs[0], inputs[1], out)
+            return
+        swapped, *forms = product
+        views = [e.view(array, form) if form else array for array, form in zip(inputs, forms, strict=True)]
+        e.call("matmul", *(reversed(views) if swapped else views), out)
+
+
+def as_matrix_product(spec: str) -> tuple[bool, str, str] | None:
+    """Whether to swap the operands, and the views of both, so that one call of matmul does it; None: it takes einsum.
+
+    BLAS reads a transposed matrix as fast as a plain one, so a contraction over one letter of two operands with at
+    most one other letter each is a matrix product of views. A row letter in all three makes a stack of products.
+    """
+    operands, out = spec.split("->")
+    a, b = operands.split(",")
+    if all(letters.startswith(ROW) and len(letters) == 3 for letters in (a, b, out)):
+        inner = as_matrix_product(f"{a[1:]},{b[1:]}->{out[1:]}")
+        return inner and (inner[0], *(form.replace(".T", ".swapaxes(1, 2)") for form in inner[1:]))  # type: ignore
+    shared = [c for c in a if c in b]
+    if len(shared) != 1 or shared[0] in out or len(a) > 2 or len(b) > 2:
+        return None
+    k = shared[0]
+    free_a, free_b = a.replace(k, ""), b.replace(k, "")
+    if out == free_a + free_b:
+        return False, "" if a == free_a + k else ".T", "" if b == k + free_b else ".T"
+    return True, "" if a == k + free_a else ".T", "" if b == free_b + k else ".T"
+
+
+def contract(spec: str, x: Node, y: Node) -> Node:
+    """A contraction in which an axis that only one operand has, and the output lacks, is summed away first."""
+    operands, out = spec.split("->")
+    a, b = operands.split(",")
+    a, x = _sum_away(a, x, b + out)
+    b, y = _sum_away(b, y, a + out)
+    return Contract(f"{a},{b}->{out}", x, y)
+
+
+def _sum_away(letters: str, x: Node, needed: str) -> tuple[str, Node]:
+    """``x`` without the axes that nothing else needs, and the letters that are left."""
+    if letters.startswith(ROW) and ROW not in needed:
+        letters, x = letters[1:], Sum(x, True)
+    for letter in [c for c in letters if c not in needed]:
+        axis = letters.removeprefix(ROW).index(letter)
+        letters, x = letters.replace(letter, ""), drop_axis(Sum(x, False, (axis,)), axis)
+    return letters, x
+
+
+def matmul(x: Node, y: Node) -> Node:
+    """Matrix product inside a row, by NumPy's rule: vectors count as a row on the left and a column on the right."""
+    p, q = x.type.rank, y.type.rank
+    if not 1 <= p <= 2 or not 1 <= q <= 2:
+        raise TypeProblem("MATMUL takes vectors and matrices")
+    if x.type.shape[-1] != y.type.shape[0]:
+        raise TypeProblem(
+            f"the last size of {shape_text(x.type.shape)} ({x.type.shape[-1]}) "
+            f"must equal the first of {shape_text(y.type.shape)} ({y.type.shape[0]})"
+        )
+    left, right = ("ik" if p == 2 else "k"), ("ko" if q == 2 else "k")
+    return with_rows(left, right, left.replace("k", "") + right.replace("k", ""), x, y)
+
+
+def dot(x: Node, y: Node) -> Node:
+    """The sum of the products of two tensors of one shape, within a row."""
+    if x.type.shape != y.type.shape:
+        raise TypeProblem(
+            f"DOT needs two tensors of one shape, not {shape_text(x.type.shape)} and {shape_text(y.type.shape)}"
+        )
+    letters = "abcdefgh"[: x.type.rank]
+    return with_rows(letters, letters, "", x, y)
+
+
+def with_rows(left: str, right: str, out: str, x: Node, y: Node) -> Node:
+    """A contraction of entries, with the row letter added where an operand has rows."""
+    a = ROW if x.type.rows != UNIT else ""
+    b = ROW if y.type.rows != UNIT else ""
+    return Contract(f"{a}{left},{b}{right}->{a or b}{out}", x, y)

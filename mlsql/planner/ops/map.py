@@ -1,0 +1,431 @@
+"""Map: elementwise arithmetic. A projection to a database; an activation, a bias, a scaling to a network.
+
+An operator declares its arithmetic as one scalar expression over its fields. Inside a row NumPy's broadcasting holds;
+a value of the unit row set goes with every row.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from ...types import BOOLEAN, Element, Type, TypeProblem, broadcast_shapes, common_rows, promote
+from .. import scalar
+from ..node import Emitter, Node, operator
+from . import reduce as reduces
+from .leaf import Constant, constant
+
+
+class Map(Node):
+    """Base of the elementwise operators. ``expression`` is the arithmetic of one element."""
+
+    kind: ClassVar[str] = "map"
+    in_place: ClassVar[bool] = True
+    expression: ClassVar[str]
+
+    def infer(self) -> Type:
+        types = [n.type for n in self.inputs]
+        return Type(
+            common_rows(*(t.rows for t in types)), self.element_type(), broadcast_shapes(*(t.shape for t in types))
+        )
+
+    def element_type(self) -> Element:
+        return promote(*(n.type.element for n in self.inputs))
+
+    def vjp(self, g: Node) -> tuple[Node | None, ...]:
+        """Each partial derivative, summed over the axes and rows along which its input was stretched."""
+        return tuple(
+            None if d is None or n.type.element.kind != "float" else reduces.sum_to(d, n.type)
+            for n, d in zip(self.inputs, self.partials(g), strict=True)
+        )
+
+    def partials(self, g: Node) -> tuple[Node | None, ...]:
+        """The derivative by each input before stretching is undone: the chain rule of one element."""
+        return (None,) * len(self.inputs)
+
+    def names(self) -> tuple[str, ...]:
+        """The fields that are inputs, in order."""
+        return tuple(f for f in self.__dataclass_fields__ if isinstance(getattr(self, f), Node))
+
+    def flops(self) -> int:
+        size = self.type.size
+        return scalar.flops(self.expression) * (1 if size is None else size)
+
+    def emit(self, e: Emitter, out: str, *inputs: str) -> None:
+        rank = self.type.rank
+        arguments = {f: e.aligned(n, rank) for f, n in zip(self.names(), self.inputs, strict=True)}
+        e.scalar(self.expression, arguments, out, self.type)
+
+
+class Predicate(Map):
+    """Base of the elementwise operators whose value is true or false; they have no gradient."""
+
+    def element_type(self) -> Element:
+        return BOOLEAN
+
+
+def like(value: float, node: Node) -> Constant:
+    """A scalar constant of the element type that ``node`` has."""
+    element = node.type.element
+    return constant(value, element if element.kind == "float" else promote(element))
+
+
+@operator
+class Add(Map):
+    """x + y."""
+
+    x: Node
+    y: Node
+    expression: ClassVar[str] = "x + y"
+
+    def partials(self, g: Node) -> tuple[Node | None, ...]:
+        return g, g
+
+
+@operator
+class Subtract(Map):
+    """x - y."""
+
+    x: Node
+    y: Node
+    expression: ClassVar[str] = "x - y"
+
+    def partials(self, g: Node) -> tuple[Node | None, ...]:
+        return g, Negate(g)
+
+
+@operator
+class Multiply(Map):
+    """x * y."""
+
+    x: Node
+    y: Node
+    expression: ClassVar[str] = "x * y"
+
+    def partials(self, g: Node) -> tuple[Node | None, ...]:
+        return Multiply(g, self.y), Multiply(g, self.x)
+
+
+@operator
+class Divide(Map):
+    """x / y."""
+
+    x: Node
+    y: Node
+    expression: ClassVar[str] = "x / y"
+
+    def partials(self, g: Node) -> tuple[Node | None, ...]:
+        gx = Divide(g, self.y)
+        return gx, Negate(Multiply(gx, self))
+
+
+@operator
+class Power(Map):
+    """x to the power y."""
+
+    x: Node
+    y: Node
+    functions: ClassVar[tuple[str, ...]] = ("POW", "POWER")
+    expression: ClassVar[str] = "x ** y"
+
+    def partials(self, g: Node) -> tuple[Node | None, ...]:
+        by_base = Multiply(g, Multiply(self.y, Power(self.x, Subtract(self.y, like(1, self.y)))))
+        if isinstance(self.y, Constant):
+            return by_base, None
+        positive = Greater(self.x, like(0, self.x))
+        logarithm = Log(Where(positive, self.x, like(1, self.x)))
+        return by_base, Multiply(g, Multiply(self, logarithm))
+
+
+@operator
+class Negate(Map):
+    """-x."""
+
+    x: Node
+    expression: ClassVar[str] = "-x"
+
+    def partials(self, g: Node) -> tuple[Node | None, ...]:
+        return (Negate(g),)
+
+
+@operator
+class Absolute(Map):
+    """|x|, with slope 0 at 0."""
+
+    x: Node
+    functions: ClassVar[tuple[str, ...]] = ("ABS",)
+    expression: ClassVar[str] = "abs(x)"
+
+    def partials(self, g: Node) -> tuple[Node | None, ...]:
+        return (Multiply(g, Sign(self.x)),)
+
+
+@operator
+class Sign(Map):
+    """-1, 0 or 1."""
+
+    x: Node
+    functions: ClassVar[tuple[str, ...]] = ("SIGN",)
+    expression: ClassVar[str] = "sign(x)"
+
+
+@operator
+class Exp(Map):
+    """e to the power x."""
+
+    x: Node
+    functions: ClassVar[tuple[str, ...]] = ("EXP",)
+    expression: ClassVar[str] = "exp(x)"
+
+    def partials(self, g: Node) -> tuple[Node | None, ...]:
+        return (Multiply(g, self),)
+
+
+@operator
+class Log(Map):
+    """The natural logarithm."""
+
+    x: Node
+    functions: ClassVar[tuple[str, ...]] = ("LN",)
+    expression: ClassVar[str] = "log(x)"
+
+    def partials(self, g: Node) -> tuple[Node | None, ...]:
+        return (Divide(g, self.x),)
+
+
+@operator
+class Sqrt(Map):
+    """The square root."""
+
+    x: Node
+    functions: ClassVar[tuple[str, ...]] = ("SQRT",)
+    expression: ClassVar[str] = "sqrt(x)"
+
+    def partials(self, g: Node) -> tuple[Node | None, ...]:
+        return (Divide(Multiply(like(0.5, g), g), self),)
+
+
+@operator
+class Sin(Map):
+    """The sine of x radians."""
+
+    x: Node
+    functions: ClassVar[tuple[str, ...]] = ("SIN",)
+    expression: ClassVar[str] = "sin(x)"
+
+    def partials(self, g: Node) -> tuple[Node | None, ...]:
+        return (Multiply(g, Cos(self.x)),)
+
+
+@operator
+class Cos(Map):
+    """The cosine of x radians."""
+
+    x: Node
+    functions: ClassVar[tuple[str, ...]] = ("COS",)
+    expression: ClassVar[str] = "cos(x)"
+
+    def partials(self, g: Node) -> tuple[Node | None, ...]:
+        return (Negate(Multiply(g, Sin(self.x))),)
+
+
+@operator
+class Tanh(Map):
+    """The hyperbolic tangent: squashes to -1 .. 1."""
+
+    x: Node
+    functions: ClassVar[tuple[str, ...]] = ("TANH",)
+    expression: ClassVar[str] = "tanh(x)"
+
+    def partials(self, g: Node) -> tuple[Node | None, ...]:
+        return (Multiply(g, Subtract(like(1, g), Multiply(self, self))),)
+
+
+@operator
+class Erf(Map):
+    """The error function, 2/sqrt(pi) times the integral of exp(-t*t) from 0 to x."""
+
+    x: Node
+    functions: ClassVar[tuple[str, ...]] = ("ERF",)
+    expression: ClassVar[str] = "erf(x)"
+
+    def partials(self, g: Node) -> tuple[Node | None, ...]:
+        slope = Multiply(like(1.1283791670955126, g), Exp(Negate(Multiply(self.x, self.x))))
+        return (Multiply(g, slope),)
+
+
+@operator
+class Sigmoid(Map):
+    """1 / (1 + exp(-x)): a score as a probability."""
+
+    x: Node
+    functions: ClassVar[tuple[str, ...]] = ("SIGMOID",)
+    expression: ClassVar[str] = "1 / (1 + exp(-x))"
+
+    def partials(self, g: Node) -> tuple[Node | None, ...]:
+        return (Multiply(g, Multiply(self, Subtract(like(1, g), self))),)
+
+
+@operator
+class Softplus(Map):
+    """log(1 + exp(x)), without overflow: the smooth form of max(x, 0)."""
+
+    x: Node
+    functions: ClassVar[tuple[str, ...]] = ("SOFTPLUS",)
+    expression: ClassVar[str] = "maximum(x, 0) + log1p(exp(-abs(x)))"
+
+    def partials(self, g: Node) -> tuple[Node | None, ...]:
+        return (Multiply(g, Sigmoid(self.x)),)
+
+
+@operator
+class Maximum(Map):
+    """The larger of x and y; where they are equal, the gradient goes to y."""
+
+    x: Node
+    y: Node
+    expression: ClassVar[str] = "maximum(x, y)"
+
+    def partials(self, g: Node) -> tuple[Node | None, ...]:
+        first = Greater(self, self.y)
+        return Multiply(g, first), Multiply(g, Not(first))
+
+
+@operator
+class Minimum(Map):
+    """The smaller of x and y; where they are equal, the gradient goes to y."""
+
+    x: Node
+    y: Node
+    expression: ClassVar[str] = "minimum(x, y)"
+
+    def partials(self, g: Node) -> tuple[Node | None, ...]:
+        first = Less(self, self.y)
+        return Multiply(g, first), Multiply(g, Not(first))
+
+
+@operator
+class Where(Map):
+    """x where the condition holds, else y: CASE WHEN."""
+
+    condition: Node
+    x: Node
+    y: Node
+    expression: ClassVar[str] = "where(condition, x, y)"
+    in_place: ClassVar[bool] = False  # its kernel writes y before it reads x
+
+    def element_type(self) -> Element:
+        if self.condition.type.element != BOOLEAN:
+            raise TypeProblem(f"a condition must be BOOLEAN, not {self.condition.type.element}")
+        return promote(self.x.type.element, self.y.type.element)
+
+    def partials(self, g: Node) -> tuple[Node | None, ...]:
+        zero = like(0, g)
+        return None, Where(self.condition, g, zero), Where(self.condition, zero, g)
+
+
+@operator
+class Less(Predicate):
+    """x < y."""
+
+    x: Node
+    y: Node
+    expression: ClassVar[str] = "x < y"
+
+
+@operator
+class LessEqual(Predicate):
+    """x <= y."""
+
+    x: Node
+    y: Node
+    expression: ClassVar[str] = "x <= y"
+
+
+@operator
+class Greater(Predicate):
+    """x > y."""
+
+    x: Node
+    y: Node
+    expression: ClassVar[str] = "x > y"
+
+
+@operator
+class GreaterEqual(Predicate):
+    """x >= y."""
+
+    x: Node
+    y: Node
+    expression: ClassVar[str] = "x >= y"
+
+
+@operator
+class Equal(Predicate):
+    """x = y."""
+
+    x: Node
+    y: Node
+    expression: ClassVar[str] = "x == y"
+
+
+@operator
+class NotEqual(Predicate):
+    """x <> y."""
+
+    x: Node
+    y: Node
+    expression: ClassVar[str] = "x != y"
+
+
+@operator
+class And(Predicate):
+    """x AND y."""
+
+    x: Node
+    y: Node
+    expression: ClassVar[str] = "x & y"
+
+
+@operator
+class Or(Predicate):
+    """x OR y."""
+
+    x: Node
+    y: Node
+    expression: ClassVar[str] = "x | y"
+
+
+@operator
+class Not(Predicate):
+    """NOT x."""
+
+    x: Node
+    expression: ClassVar[str] = "~x"
+
+
+@operator
+class Cast(Map):
+    """The same numbers in another element type."""
+
+    x: Node
+    element: Element
+    expression: ClassVar[str] = "x"
+    in_place: ClassVar[bool] = False
+
+    def element_type(self) -> Element:
+        return self.element
+
+    def partials(self, g: Node) -> tuple[Node | None, ...]:
+        return (cast(g, self.x.type.element) if self.x.type.element.kind == "float" else None,)
+
+    def emit(self, e: Emitter, out: str, *inputs: str) -> None:
+        e.call("cast", inputs[0], out)
+
+
+def cast(node: Node, element: Element) -> Node:
+    """``node`` with the given element type; a constant changes in place."""
+    if node.type.element == element:
+        return node
+    if isinstance(node, Constant):
+        return Constant(node.values, element, node.shape)
+    return Cast(node, element)

@@ -1,0 +1,188 @@
+"""Shape: the same numbers seen differently. Reshape, transpose and slice are views; concat and pad place parts."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from ...types import Dim, Shape, Symbol, Type, TypeProblem, broadcast_shapes, common_rows, promote, shape_text
+from ..node import Emitter, Node, operator
+from . import reduce as reduces
+
+
+@operator
+class Reshape(Node):
+    """The numbers of each row's entry, in row-major order, in another shape."""
+
+    kind: ClassVar[str] = "shape"
+    is_view: ClassVar[bool] = True
+    x: Node
+    target: Shape
+
+    def infer(self) -> Type:
+        out = self.x.type.with_(shape=self.target)
+        if out.entry_size != self.x.type.entry_size:
+            raise TypeProblem(f"cannot reshape {shape_text(self.x.type.shape)} to {shape_text(self.target)}")
+        return out
+
+    def vjp(self, g: Node) -> tuple[Node | None, ...]:
+        return (Reshape(g, self.x.type.shape),)
+
+    def seen(self, e: Emitter) -> str:
+        return f".reshape({e.shape(self.type)})"
+
+    def emit(self, e: Emitter, out: str, *inputs: str) -> None:
+        """A copy, for an input whose numbers do not lie in row-major order."""
+        e.call("copyto", e.view(out, f".reshape({e.shape(self.x.type)})"), inputs[0])
+
+
+@operator
+class Transpose(Node):
+    """The axes of each row's entry in another order: axis i of the output is axis ``order[i]`` of the input."""
+
+    kind: ClassVar[str] = "shape"
+    is_view: ClassVar[bool] = True
+    x: Node
+    order: tuple[int, ...]
+
+    def infer(self) -> Type:
+        shape = self.x.type.shape
+        if sorted(self.order) != list(range(len(shape))):
+            raise TypeProblem(f"{self.order} does not order the {len(shape)} axes of the tensor")
+        return self.x.type.with_(shape=tuple(shape[i] for i in self.order))
+
+    def vjp(self, g: Node) -> tuple[Node | None, ...]:
+        return (Transpose(g, tuple(self.order.index(i) for i in range(len(self.order)))),)
+
+    def seen(self, e: Emitter) -> str:
+        lead = 1 if e.count(self) else 0
+        return f".transpose({(*range(lead), *(i + lead for i in self.order))})"
+
+
+@operator
+class Slice(Node):
+    """Positions ``start`` up to but not including ``stop``, from 0, of one axis of each row's entry."""
+
+    kind: ClassVar[str] = "shape"
+    is_view: ClassVar[bool] = True
+    x: Node
+    axis: int
+    start: int
+    stop: int
+
+    def infer(self) -> Type:
+        shape = self.x.type.shape
+        size = shape[self.axis] if self.axis < len(shape) else 0
+        if isinstance(size, int) and not 0 <= self.start < self.stop <= size:
+            raise TypeProblem(f"positions {self.start + 1} to {self.stop} are not all inside an axis of {size}")
+        return self.x.type.with_(
+            shape=(*shape[: self.axis], self.stop - self.start, *shape[self.axis + 1 :]),
+        )
+
+    def vjp(self, g: Node) -> tuple[Node | None, ...]:
+        return (Pad(g, self.axis, self.start, self.x.type.shape[self.axis]),)
+
+    def seen(self, e: Emitter) -> str:
+        return window(e, self, self.axis, self.start, self.stop)
+
+
+@operator
+class Pad(Node):
+    """The input at ``start`` of an axis of ``size``, zeros elsewhere: the gradient of a slice."""
+
+    kind: ClassVar[str] = "shape"
+    x: Node
+    axis: int
+    start: int
+    size: Dim
+
+    def infer(self) -> Type:
+        shape = self.x.type.shape
+        return self.x.type.with_(shape=(*shape[: self.axis], self.size, *shape[self.axis + 1 :]))
+
+    def vjp(self, g: Node) -> tuple[Node | None, ...]:
+        return (Slice(g, self.axis, self.start, self.start + int_size(self.x, self.axis)),)
+
+    def emit(self, e: Emitter, out: str, *inputs: str) -> None:
+        e.call("fill", "0", out)
+        stop = self.start + int_size(self.x, self.axis)
+        e.call("copyto", e.view(out, window(e, self, self.axis, self.start, stop)), inputs[0])
+
+
+@operator
+class Concat(Node):
+    """The inputs one after another along an axis of each row's entry."""
+
+    kind: ClassVar[str] = "shape"
+    parts: tuple[Node, ...]
+    axis: int
+
+    def infer(self) -> Type:
+        first = self.parts[0].type.shape
+        for p in self.parts:
+            shape = p.type.shape
+            if len(shape) != len(first) or self.axis >= len(shape):
+                raise TypeProblem("tensors to be joined end to end must have the same number of axes, at least one")
+            if shape[: self.axis] + shape[self.axis + 1 :] != first[: self.axis] + first[self.axis + 1 :]:
+                raise TypeProblem(
+                    f"{shape_text(first)} and {shape_text(shape)} differ in more than the axis along which they join"
+                )
+        sizes = [p.type.shape[self.axis] for p in self.parts]
+        if any(isinstance(s, Symbol) for s in sizes) and len(sizes) > 1:
+            raise TypeProblem("a tensor whose size is known only from data cannot be joined to others")
+        total = sum(s for s in sizes if isinstance(s, int)) if len(sizes) > 1 else sizes[0]
+        return Type(
+            common_rows(*(p.type.rows for p in self.parts)),
+            promote(*(p.type.element for p in self.parts)),
+            (*first[: self.axis], total, *first[self.axis + 1 :]),
+        )
+
+    def offsets(self) -> list[tuple[int, int]]:
+        """Where each part starts and stops."""
+        out, start = [], 0
+        for p in self.parts:
+            stop = start + int_size(p, self.axis)
+            out.append((start, stop))
+            start = stop
+        return out
+
+    def vjp(self, g: Node) -> tuple[Node | None, ...]:
+        return tuple(
+            reduces.sum_to(Slice(g, self.axis, start, stop), p.type)
+            for p, (start, stop) in zip(self.parts, self.offsets(), strict=True)
+        )
+
+    def emit(self, e: Emitter, out: str, *inputs: str) -> None:
+        """Copies the parts into place, a block of rows at a time; a part that was computed in place is left alone."""
+        parts = [(span, part) for span, part in zip(self.offsets(), inputs, strict=True) if not e.is_placed(part)]
+        windows = [e.view(out, window(e, self, self.axis, *span)) for span, _ in parts]
+        if parts:
+            e.call("place_parts", f"[{', '.join(p for _, p in parts)}]", f"[{', '.join(windows)}]")
+
+
+def window(e: Emitter, node: Node, axis: int, start: int, stop: int) -> str:
+    """The text of an index that selects start:stop of an entry's axis."""
+    lead = 1 if e.count(node) else 0
+    return f"[{':, ' * (axis + lead)}{start}:{stop}]"
+
+
+def int_size(node: Node, axis: int) -> int:
+    """A size that is known; symbolic sizes are gone once training has seen its data."""
+    size = node.type.shape[axis]
+    if not isinstance(size, int):
+        raise TypeProblem(f"the size {size} is known only once the model is trained")
+    return size
+
+
+def drop_axis(node: Node, axis: int) -> Node:
+    """``node`` without an axis of size 1."""
+    shape = node.type.shape
+    return Reshape(node, shape[:axis] + shape[axis + 1 :])
+
+
+def stack(nodes: tuple[Node, ...]) -> Node:
+    """The inputs as the entries of a new first axis: an array literal."""
+    shape = broadcast_shapes(*(n.type.shape for n in nodes))
+    for n in nodes:
+        if n.type.shape != shape:
+            raise TypeProblem("the entries of an array must have one shape")
+    return Concat(tuple(Reshape(n, (1, *shape)) for n in nodes), 0)

@@ -1,0 +1,134 @@
+"""Take and Segment: rows picked by an index, and rows summed by one. Each is the other's gradient.
+
+Take is a join, a filter, a sort, a mini-batch; to a network it is gather or an embedding lookup. Segment is GROUP BY
+with SUM; to a network, scatter-add or message passing. Pick and Place do the same along the last axis inside a row.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from ...types import UNIT, Dim, RowSet, Type, TypeProblem, common_rows, promote
+from ..node import Emitter, Node, operator
+
+
+def _indexed(index: Node) -> None:
+    if index.type.element.kind not in ("integer", "category"):
+        raise TypeProblem(f"an index must be an integer or a class label, not {index.type.element}")
+
+
+@operator
+class Take(Node):
+    """Row ``index`` of x, for every row of the index. A value of the unit row set is taken along its first axis."""
+
+    kind: ClassVar[str] = "take"
+    x: Node
+    index: Node
+
+    def infer(self) -> Type:
+        _indexed(self.index)
+        t = self.x.type
+        if t.rows == UNIT and not t.shape:
+            raise TypeProblem("there are no rows to take")
+        return Type(self.index.type.rows, t.element, t.shape[1:] if t.rows == UNIT else t.shape)
+
+    def vjp(self, g: Node) -> tuple[Node | None, ...]:
+        if self.x.type.element.kind != "float":
+            return None, None
+        t = self.x.type
+        return Segment(g, self.index, t.rows, t.shape[0] if t.rows == UNIT else 0), None
+
+    def emit(self, e: Emitter, out: str, *inputs: str) -> None:
+        # "clip" lets NumPy write into the output directly; indexes are checked when they are made
+        e.call(f"{inputs[0]}.take", inputs[1], "0", out, "'clip'")
+
+
+@operator
+class Segment(Node):
+    """The sum of the rows of x that share an index: row k of the output sums x where index = k.
+
+    ``rows`` is the row set of the output; with the unit row set the groups are a first axis of ``size``.
+    """
+
+    kind: ClassVar[str] = "segment"
+    x: Node
+    index: Node
+    rows: RowSet
+    size: Dim = 0
+
+    def infer(self) -> Type:
+        _indexed(self.index)
+        common_rows(self.x.type.rows, self.index.type.rows)
+        t = self.x.type
+        return Type(self.rows, promote(t.element), (self.size, *t.shape) if self.rows == UNIT else t.shape)
+
+    def vjp(self, g: Node) -> tuple[Node | None, ...]:
+        return Take(g, self.index), None
+
+    def flops(self) -> int:
+        return self.x.type.size or 1
+
+    def emit(self, e: Emitter, out: str, *inputs: str) -> None:
+        e.call("fill", "0", out)
+        e.call("add.at", out, inputs[1], inputs[0])
+
+
+@operator
+class Pick(Node):
+    """The value at position ``index`` (from 0) of the last axis of each row's entry."""
+
+    kind: ClassVar[str] = "take"
+    functions: ClassVar[tuple[str, ...]] = ("PICK",)
+    x: Node
+    index: Node
+
+    def infer(self) -> Type:
+        _indexed(self.index)
+        t = self.x.type
+        if t.rank != 1:
+            raise TypeProblem("PICK takes a vector a row")
+        return Type(common_rows(t.rows, self.index.type.rows), t.element)
+
+    def vjp(self, g: Node) -> tuple[Node | None, ...]:
+        if self.x.type.element.kind != "float":
+            return None, None
+        return Place(g, self.index, self.x.type.shape[0]), None
+
+    def emit(self, e: Emitter, out: str, *inputs: str) -> None:
+        rows = e.once(f"arange({e.count(self) or 1})")
+        source = inputs[0] if self.x.type.rows != UNIT else e.view(inputs[0], "[None]")
+        e.line(f"copyto({out}, {source}[{rows}, {inputs[1]}])")
+
+
+@operator
+class Place(Node):
+    """A vector a row that holds x at position ``index`` (from 0) and zeros elsewhere; with ``base``, added to it."""
+
+    kind: ClassVar[str] = "segment"
+    in_place: ClassVar[bool] = True
+    x: Node
+    index: Node
+    size: Dim
+    base: Node | None = None
+
+    def infer(self) -> Type:
+        _indexed(self.index)
+        t = self.x.type
+        if t.rank:
+            raise TypeProblem("PLACE takes one number a row")
+        return Type(common_rows(t.rows, self.index.type.rows), promote(t.element), (self.size,))
+
+    def vjp(self, g: Node) -> tuple[Node | None, ...]:
+        by_x = Pick(g, self.index) if self.x.type.element.kind == "float" else None
+        return (by_x, None) if self.base is None else (by_x, None, g)
+
+    def emit(self, e: Emitter, out: str, *inputs: str) -> None:
+        if self.base is None:
+            e.call("fill", "0", out)
+        else:
+            e.copy(inputs[2], out)
+        starts = e.once(f"arange(0, {e.count(self) or 1} * {self.size}, {self.size})")
+        place = e.temporary(self.index.type)
+        e.call("add", starts, inputs[1], place)
+        flat = e.view(out, ".reshape(-1)")
+        e.line(f"{flat}[{place}] {'=' if self.base is None else '+='} {inputs[0]}")

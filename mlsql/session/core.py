@@ -1,0 +1,70 @@
+"""The session: one database, its models, and the table of what runs which statement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from ..errors import InternalError
+from ..executor.catalog import Catalog
+from ..executor.results import Rows
+from ..executor.storage import Storage
+from ..parser import split
+from ..parser.statements import Statement
+from .models import Models
+
+S = TypeVar("S")
+Run = Callable[["Session", Any], Rows]
+RUNS: dict[type, Run] = {}
+
+
+def runs(statement: type[S]) -> Callable[[Callable[[Session, S], Rows]], Callable[[Session, S], Rows]]:
+    """Enter the function below as what runs a kind of statement."""
+
+    def enter(run: Callable[[Session, S], Rows]) -> Callable[[Session, S], Rows]:
+        RUNS[statement] = run
+        return run
+
+    return enter
+
+
+class Session:
+    """A database that is open, and what this session has set.
+
+    ``progress`` is told how training goes (see ``shell.progress``); None: nobody is.
+    """
+
+    def __init__(self, path: str = ":memory:", read_only: bool = False, progress: Any = None) -> None:
+        self.storage = Storage(path, read_only)
+        self.catalog = Catalog(self.storage)
+        self.models = Models(self.catalog)
+        self.progress = progress
+        self.null_prediction = False
+        self.functions: set[tuple[str, str, int]] = set()  # the predicting functions that DuckDB knows
+
+    def statements(self, text: str, parameters: Any = None) -> Iterator[Statement]:
+        """The statements of a text, each parsed when it is asked for."""
+        return split(text, parameters)
+
+    def run(self, statement: Statement) -> Rows:
+        """Run one statement."""
+        from . import create, evaluate, explain, look, predict, train  # noqa: F401  (fills the table)
+
+        run = RUNS.get(type(statement))
+        if run is None:
+            raise InternalError(f"nothing runs {type(statement).__name__}")
+        return run(self, statement)
+
+    def execute(self, text: str, parameters: Any = None) -> Rows:
+        """Run all statements of a text; the rows of the last one."""
+        rows = None
+        for statement in self.statements(text, parameters):
+            if rows is not None:
+                rows.close()
+            rows = self.run(statement)
+        assert rows is not None
+        return rows
+
+    def close(self) -> None:
+        """Close the database."""
+        self.storage.close()

@@ -1,0 +1,63 @@
+"""CREATE MODEL and DROP MODEL."""
+
+from __future__ import annotations
+
+from ..errors import ProgrammingError, suggest
+from ..executor.dataset import declared_type
+from ..executor.results import Rows
+from ..parser import parse
+from ..parser.statements import CreateModel, DropModel
+from ..planner.binder import bind_model
+from .core import Session, runs
+from .rows import message_rows
+
+
+@runs(CreateModel)
+def create(session: Session, statement: CreateModel) -> Rows:
+    """Bind the model, so that every error is found now, and store its definition."""
+    name = str(statement.model)
+    exists = session.catalog.find(name) is not None
+    if exists and statement.if_not_exists:
+        return message_rows(session, f"model {name} exists")
+    if exists and not statement.or_replace:
+        raise ProgrammingError(
+            f'model "{name}" exists',
+            place=statement.model.place,
+            hint="CREATE OR REPLACE MODEL drops it with its versions; CREATE MODEL IF NOT EXISTS keeps it",
+        )
+    definition = with_declared_inputs(session, statement)
+    bind_model(definition)
+    session.catalog.save_model(name, statement.text, definition.text, replace=exists)
+    return message_rows(session, f"model {name} {'replaced' if exists else 'created'}")
+
+
+def with_declared_inputs(session: Session, statement: CreateModel) -> CreateModel:
+    """INPUT FROM a table as an INPUT list, so that the model does not depend on the table any more."""
+    if statement.input_from is None or statement.input_from_place is None:
+        return statement
+    query = statement.input_from
+    targets = {d.name.lower() for d in statement.target}
+    columns = [
+        (name, text) for name, text in session.storage.describe(query.text, query.values) if name.lower() not in targets
+    ]
+    used = [(name, declared_type(session.storage, query, name, text)) for name, text in columns]
+    clause = ", ".join(f'"{name}" {text}' for name, text in used)
+    place = statement.input_from_place
+    text = f"{statement.text[: place.start]}INPUT ({clause}){statement.text[place.end :]}"
+    [declared] = parse(text)
+    assert isinstance(declared, CreateModel)
+    return declared
+
+
+@runs(DropModel)
+def drop(session: Session, statement: DropModel) -> Rows:
+    """Remove a model with its versions."""
+    name = str(statement.model)
+    if not session.catalog.drop_model(name):
+        if not statement.if_exists:
+            known = session.catalog.names()
+            raise ProgrammingError(
+                f'there is no model "{name}"', place=statement.model.place, hint=suggest(name, known)
+            )
+        return message_rows(session, f"there is no model {name}")
+    return message_rows(session, f"model {name} dropped")

@@ -1,0 +1,228 @@
+"""Statements of DuckDB's, and PREDICT in them: every call becomes a function of DuckDB's that runs the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from ..errors import Place, ProgrammingError, listed, suggest
+from ..executor.catalog import StoredVersion
+from ..executor.dataset import class_values, match, quoted
+from ..executor.predict import Predictor
+from ..executor.results import Rows
+from ..optimizer.stages import optimize
+from ..parser import parse
+from ..parser.statements import PredictCall, Query, SelectSql, SetOption
+from ..planner.model import Model
+from ..planner.node import Node
+from ..planner.plan import Plan
+from ..types import Element, Type
+from .core import Session, runs
+from .models import parameter_arrays
+from .rows import message_rows
+
+ALL_OUTPUTS = "*"
+
+
+@runs(SelectSql)
+def select(session: Session, statement: SelectSql) -> Rows:
+    """DuckDB runs the statement, verbatim but for its PREDICT calls."""
+    return session.storage.run(rewritten(session, statement), statement.values)
+
+
+def rewritten(session: Session, statement: SelectSql) -> str:
+    """The text with every PREDICT call replaced by SQL that DuckDB understands."""
+    return _Rewriter(session, statement).between(0, len(statement.text))
+
+
+def without_predict(session: Session, query: Query) -> Query:
+    """A query that TRAIN or EVALUATE reads, with the PREDICT calls in it rewritten."""
+    if "predict" not in query.text.lower():
+        return query
+    [statement] = parse(f"FROM {query.text}", dict(query.values))
+    assert isinstance(statement, SelectSql)
+    if not statement.predicts:
+        return query
+    text = rewritten(session, statement)
+    return Query(text.partition("FROM")[2], query.place, statement.values)
+
+
+class _Rewriter:
+    def __init__(self, session: Session, statement: SelectSql) -> None:
+        self.session, self.statement = session, statement
+
+    def between(self, start: int, end: int) -> str:
+        """The text of a span, outermost calls replaced; each takes care of the calls in its arguments."""
+        text, at = "", start
+        for call in self.statement.predicts:
+            if at <= call.place.start and call.place.end <= end:
+                text += self.statement.text[at : call.place.start] + self.call(call)
+                at = call.place.end
+        return text + self.statement.text[at:end]
+
+    def argument(self, place: Place) -> str:
+        return self.between(place.start, place.end)
+
+    def call(self, call: PredictCall) -> str:
+        model, version = self.session.models.trained(call.model, call.version)
+        output = self.output(call, model)
+        if not model.inputs:
+            return self.constant_call(call, model, version, output)
+        if call.is_table:
+            return self.table_call(call, model, version)
+        function = predict_function(self.session, call, model, version, output)
+        return f"{function}({', '.join(self.arguments(call, model))})"
+
+    @staticmethod
+    def output(call: PredictCall, model: Model) -> str:
+        """Which column of the model is asked for."""
+        if call.is_table:
+            return ALL_OUTPUTS
+        if call.output is None:
+            return model.prediction
+        by_lower = {name.lower(): name for name in model.columns}
+        if call.output.lower() not in by_lower:
+            hint = suggest(call.output, model.columns) or f"its columns are {listed(model.columns)}"
+            raise ProgrammingError(
+                f'model "{call.model}" has no column "{call.output}"', place=call.output_place, hint=hint
+            )
+        return by_lower[call.output.lower()]
+
+    def arguments(self, call: PredictCall, model: Model) -> list[str]:
+        """The arguments in the order of INPUT: as given, by name, or the row's columns of that name."""
+        inputs = list(model.inputs)
+        if not call.arguments:
+            return [quoted(name) for name in inputs]
+        positional = [a for a in call.arguments if a.name is None]
+        if len(positional) > len(inputs):
+            raise ProgrammingError(
+                f'model "{call.model}" takes {len(inputs)} inputs, {listed(inputs)}; got {len(call.arguments)}',
+                place=call.place,
+            )
+        given = {name: self.argument(a.place) for name, a in zip(inputs, positional, strict=False)}
+        by_lower = {name.lower(): name for name in inputs}
+        for a in call.arguments:
+            if a.name is None:
+                continue
+            name = by_lower.get(a.name.lower())
+            if name is None or name in given:
+                problem = "has no input" if name is None else "is given twice the input"
+                hint = suggest(a.name, inputs) or f"its inputs are {listed(inputs)}"
+                raise ProgrammingError(f'model "{call.model}" {problem} "{a.name}"', place=a.place, hint=hint)
+            given[name] = self.argument(a.place)
+        missing = [name for name in inputs if name not in given]
+        if missing:
+            raise ProgrammingError(
+                f'model "{call.model}" takes {len(inputs)} inputs; {listed(missing)} is missing', place=call.place
+            )
+        return [given[name] for name in inputs]
+
+    def table_call(self, call: PredictCall, model: Model, version: StoredVersion | None) -> str:
+        """PREDICT as a table: the table's columns and the model's."""
+        if len(call.arguments) != 1:
+            raise ProgrammingError("PREDICT as a table takes a model and one table or (query)", place=call.place)
+        function = predict_function(self.session, call, model, version, ALL_OUTPUTS)
+        source = self.argument(call.arguments[0].place).strip()
+        self.check_columns(source, call, model)
+        columns = ", ".join(f"mlsql_source.{quoted(name)}" for name in model.inputs)
+        inner = f"SELECT *, {function}({columns}) AS mlsql_outputs FROM {source} AS mlsql_source"
+        return f"(SELECT * EXCLUDE (mlsql_outputs), unnest(mlsql_outputs) FROM ({inner}))"
+
+    def check_columns(self, source: str, call: PredictCall, model: Model) -> None:
+        """Whether the table has the model's inputs. A name that only this statement knows (a CTE) is left to DuckDB."""
+        names = {w.lower() for w in source.split()}
+        if "with" in self.statement.text.lower() and len(names) == 1 or "$" in source:
+            return
+        place = Place(self.statement.text, call.arguments[0].place.start, call.arguments[0].place.end)
+        match(self.session.storage, Query(source, place), model, model.inputs)
+
+    def constant_call(self, call: PredictCall, model: Model, version: StoredVersion | None, output: str) -> str:
+        """A model without inputs has one value: it stands in the text as a literal."""
+        if call.arguments and not call.is_table:
+            raise ProgrammingError(f'model "{call.model}" takes no inputs', place=call.place)
+        wanted = list(model.columns) if output == ALL_OUTPUTS else [output]
+        values = predictor(self.session, model, version, wanted)()
+        literals = [f"CAST({values[n][0].as_py()!r} AS {output_type(model.columns[n].type, '')})" for n in wanted]
+        if output != ALL_OUTPUTS:
+            return literals[0]
+        return f"(SELECT {', '.join(f'{v} AS {quoted(n)}' for n, v in zip(wanted, literals, strict=True))})"
+
+
+def predict_function(
+    session: Session, call: PredictCall, model: Model, version: StoredVersion | None, output: str
+) -> str:
+    """The name of the DuckDB function that computes one output of a model, or all of them as a struct."""
+    number = version.version if version else 0
+    name = f"mlsql predict {call.model} {number} {output}{' or null' if session.null_prediction else ''}".lower()
+    key = (name, session.models.find(call.model).definition, number)
+    if key in session.functions and session.storage.has_function(name):
+        return quoted(name)
+    wanted = list(model.columns) if output == ALL_OUTPUTS else [output]
+    run = predictor(session, model, version, wanted)
+    types = [output_type(model.columns[n].type, class_type(version, model.columns[n])) for n in wanted]
+
+    def one(*columns: Any) -> pa.Array:
+        return run(*columns)[output]
+
+    def every(*columns: Any) -> pa.Array:
+        values = run(*columns)
+        return pa.StructArray.from_arrays([values[n] for n in wanted], wanted)
+
+    parameters = [input_type(c.type) for c in model.inputs.values()]
+    struct = f"STRUCT({', '.join(f'{quoted(n)} {t}' for n, t in zip(wanted, types, strict=True))})"
+    all_of_them = output == ALL_OUTPUTS
+    session.storage.function(name, every if all_of_them else one, parameters, struct if all_of_them else types[0])
+    session.functions.add(key)
+    return quoted(name)
+
+
+def predictor(session: Session, model: Model, version: StoredVersion | None, wanted: Sequence[str]) -> Predictor:
+    """The forward plan of some columns of a model, optimized, with its parameters."""
+    plan = forward_plan(model, wanted)
+    classes = {
+        n: class_values(session.storage, version.classes[node.type.element.column])
+        for n, node in plan.outputs.items()
+        if version and node.type.element.column
+    }
+    return Predictor(
+        plan, model.rows, list(model.inputs.values()), parameter_arrays(model, version), classes, session.null_prediction
+    )
+
+
+def forward_plan(model: Model, wanted: Sequence[str]) -> Plan:
+    """The optimized plan of some columns of a model."""
+    return optimize(Plan({n: model.columns[n] for n in wanted}, model.names)).plan
+
+
+def input_type(type: Type) -> str:
+    """The SQL type of a function's argument: lists, so that a wrong length is ours to report."""
+    return type.element.name + "[]" * type.rank
+
+
+def output_type(type: Type, classes: str) -> str:
+    """The SQL type of an output: an ARRAY for a tensor, the column's own type for a class label."""
+    element: Element = type.element
+    base = classes if element.column else element.name
+    return base + "".join(f"[{d}]" for d in reversed(type.shape))
+
+
+def class_type(version: StoredVersion | None, node: Node) -> str:
+    """The SQL type of the classes that an output names."""
+    column = node.type.element.column
+    return version.classes[column][0] if version and column else ""
+
+
+@runs(SetOption)
+def set_option(session: Session, statement: SetOption) -> Rows:
+    """SET mlsql_...: options of this session."""
+    if statement.name.lower() != "mlsql_null_prediction":
+        raise ProgrammingError(
+            f"unknown option {statement.name}", place=statement.place, hint="the option is mlsql_null_prediction"
+        )
+    if not isinstance(statement.value, bool):
+        raise ProgrammingError("mlsql_null_prediction is true or false", place=statement.place)
+    session.null_prediction = statement.value
+    return message_rows(session, f"mlsql_null_prediction = {str(statement.value).lower()}")
+

@@ -1,0 +1,27 @@
+"""Results of our own statements, as rows like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from ..executor.results import Rows
+    from .core import Session
+
+
+def table_rows(session: Session, columns: Mapping[str, Sequence[Any] | pa.Array]) -> Rows:
+    """Rows from columns by name."""
+    return session.storage.table_rows(pa.table(dict(columns)))
+
+
+def one_row(session: Session, values: Mapping[str, Any]) -> Rows:
+    """A single row."""
+    return table_rows(session, {name: pa.array([value]) for name, value in values.items()})
+
+
+def message_rows(session: Session, message: str) -> Rows:
+    """A single row that says what was done."""
+    return one_row(session, {"message": message})
