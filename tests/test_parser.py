@@ -656,7 +656,7 @@ def test_an_error_is_drawn(text, expected):
         ("CREATE MODEL m INPUTS (a FLOAT) AS SELECT a", 'did you mean "INPUT"?'),
         ("CREATE MODEL m TARGETS (a FLOAT) AS SELECT a", 'did you mean "TARGET"?'),
         ("CREATE MODEL m INPUT FORM t AS SELECT a", 'did you mean "FROM"?'),
-        ("CREATE MODEL m TARGET (a FLOAT) INPUT (b FLOAT) AS SELECT a", "the order is PARAMETERS, INPUT, TARGET, AS"),
+        ("CREATE MODEL m INPUT (a FLOAT) INPUT (b FLOAT) AS SELECT a", "INPUT stands twice"),
         ("CREATE MODEL m PARAMETERS (w FLAOT) AS SELECT w", 'did you mean "FLOAT"?'),
         ("CREATE MODEL m PARAMETERS (w VARCHAR) AS SELECT w", "a parameter is a number, not VARCHAR"),
         ("CREATE MODEL m PARAMETERS (w FLOAT INIT XAVER) AS SELECT w", 'did you mean "XAVIER"?'),

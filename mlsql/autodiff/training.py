@@ -70,7 +70,7 @@ def training_plan(
     plan = plan.replaced({p: view_of(p, *span) for p, span in spans.items()})
     loss = plan.outputs["loss"]
     weights = list(dict.fromkeys(state for state, _, _ in spans.values()))
-    by_weight = flat_gradients(loss, spans, weights)
+    by_weight, named = flat_gradients(loss, spans, weights)
     if clip_norm:
         by_weight = clip(by_weight, clip_norm)
     update = descend(transform, rate).update
@@ -87,7 +87,7 @@ def training_plan(
         finite = Equal(Subtract(loss, loss), like(0, loss))
         updates = [Where(finite, new, old) for new, old in zip(updates, states, strict=True)]
     iterate = Iterate(solver, epochs, steps, tuple(states), tuple(updates), loss)
-    return Training(iterate, spans, plan.names)
+    return Training(iterate, spans, {**named, **plan.names})
 
 
 def name_for(name: str, element: Element) -> str:
@@ -117,8 +117,9 @@ def view_of(parameter: Parameter, state: State, start: int, stop: int) -> Node:
 
 def flat_gradients(
     loss: Node, spans: Mapping[Parameter, tuple[State, int, int]], weights: Sequence[State]
-) -> list[Node]:
-    """The gradient by each flat vector: the parameters' gradients end to end, in the order of their spans."""
+) -> tuple[list[Node], dict[Node, str]]:
+    """The gradient by each flat vector: the parameters' gradients end to end, in the order of their spans; and names
+    for all of them."""
     views = {p: view_of(p, *span) for p, span in spans.items()}
     by_parameter = dict(zip(views, gradients(loss, views.values()), strict=True))
     flat: list[Node] = []
@@ -129,7 +130,8 @@ def flat_gradients(
             if s is state
         ]
         flat.append(Concat(tuple(parts), 0))
-    return flat
+    names = {g: f"d {p.name}" for p, g in by_parameter.items() if g.inputs}
+    return flat, names | {g: name_for("gradient", g.type.element) for g in flat}
 
 
 def clip(by_weight: Sequence[Node], limit: float) -> list[Node]:

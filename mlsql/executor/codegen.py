@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import builtins
 import keyword
+import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ from ..planner.ops import (
     State,
     Sum,
 )
-from ..types import UNIT, RowSet, Type
+from ..types import UNIT, Element, RowSet, Type
 from .memory import Layout, is_view, owner, plan_layout
 
 LEAVES = (Column, Parameter, State)
@@ -91,11 +92,11 @@ class _Generator:
         self.updates = updates
         self.names = names
         self.nodes = list(walk([*outputs, *updates.values()]))
-        self.numbers = _numbers(self.nodes)
+        self.numbers = _numbers(self.nodes, [n for n in outputs if n.type.shape])
         moving = [n for n in self.nodes if isinstance(n, (Index, Counter, State)) or n in set(varying)]
         self.in_step = depends_on(self.nodes, moving)
-        schedule = [n for n in self.nodes if n in self.in_step and self.is_computed(n)]
-        self.layout = plan_layout(schedule, updates, [n for n in outputs if n not in self.numbers])
+        schedule = [n for n in self.nodes if n in self.in_step and (self.is_computed(n) or isinstance(n, FOLDS))]
+        self.layout = plan_layout(schedule, updates, [n for n in outputs if n not in self.numbers], self.numbers)
         self.variable: dict[Node, str] = {}
         self.taken: set[str] = set(_RESERVED)
         self.row_counts: dict[RowSet, str] = {}
@@ -118,10 +119,10 @@ class _Generator:
     def program(self) -> Program:
         for node in self.nodes:
             self.visit(node)
-        for state, new in self.layout.copied_at_end.items():
-            self.body.append(f"copyto({self.leaf(state)}, {self.value(new)})")
-        result = ", ".join(self.result(n) for n in self.outputs)
-        self.body.append(f"return ({result},)" if self.outputs else "return ()")
+        self.now_once = False
+        results = [self.result(n) for n in self.outputs]
+        self.copy_states()
+        self.body.append(f"return ({', '.join(results)},)" if results else "return ()")
         return Program(
             self.text(),
             self.layout,
@@ -130,6 +131,19 @@ class _Generator:
             dict(self.row_counts),
             tuple(self.arguments),
         )
+
+    def copy_states(self) -> None:
+        """New values of the states that could not be overwritten; old values that move go by way of a scratch array."""
+        self.scratch_used = 0
+        sources: list[str] = []
+        for new in self.layout.copied_at_end.values():
+            source = self.variable[new]
+            if isinstance(owner(new), State):
+                source = self.temporary(new.type)
+                self.body.append(f"copyto({source}, {self.variable[new]})")
+            sources.append(source)
+        for state, source in zip(self.layout.copied_at_end, sources, strict=True):
+            self.body.append(f"copyto({self.leaf(state)}, {source})")
 
     def text(self) -> str:
         parameters = ["arena", *self.row_counts.values(), *self.leaves.values()]
@@ -163,8 +177,7 @@ class _Generator:
     def visit_number(self, node: Node) -> None:
         """A plain number: inlined if it is a constant, else a line of Python arithmetic."""
         if isinstance(node, Constant):
-            number = repr(node.values[0])
-            self.variable[node] = f"({number})" if number.startswith("-") else _literal(node.values[0])
+            self.variable[node] = _literal(node.values[0], node.element)
         elif isinstance(node, Count):
             self.variable[node] = self.rows(node.rows)
         elif isinstance(node, Reshape):
@@ -241,13 +254,15 @@ class _Generator:
         self.taken.add(name)
         return name
 
-    def value(self, node: Node) -> str:
-        return self.variable[node]
-
     def result(self, node: Node) -> str:
         """What step() returns for an output: a Python number for a single one, else the array."""
+        name = self.variable[node]
+        if owner(node) in self.layout.copied_at_end:  # an old value, which the new one is about to replace
+            name = self.fresh(f"{name}_before")
+            self.setup.append(f"{name} = empty({self.shape(node.type)}, {node.type.element.storage!r})")
+            self.body.append(f"copyto({name}, {self.variable[node]})")
         single = node.type.rows == UNIT and not node.type.shape
-        return f"{self.variable[node]}.item()" if single and node not in self.numbers else self.variable[node]
+        return f"{name}.item()" if single and node not in self.numbers else name
 
     def write(self, line: str) -> None:
         (self.setup if self.now_once else self.body).append(line)
@@ -302,19 +317,25 @@ class _Generator:
         if source not in same or same[source] != same.get(out):
             self.call("copyto", out, source)
 
-    def is_placed(self, array: str) -> bool:
-        return any(self.variable.get(n) == array and owner(n) in self.layout.placed for n in self.nodes)
+    def is_placed(self, part: Node, whole: Node, start: int) -> bool:
+        return self.layout.placed.get(owner(part), ())[:2] == (whole, start)
 
-    def scalar(self, expression: str, arguments: Mapping[str, str], out: str, type: Type) -> None:
-        _Elementwise(self, arguments, type).evaluate(scalar.parse(expression), out)
+    def scalar(self, expression: str, arguments: Mapping[str, Node], out: str, type: Type) -> None:
+        names = {name: self.aligned(n, type.rank) for name, n in arguments.items()}
+        arrays = [n for n in arguments.values() if n not in self.numbers]
+        _Elementwise(self, names, type, arrays).evaluate(scalar.parse(expression), out)
 
 
 class _Elementwise:
     """Turns one scalar expression into calls of array functions, inner results in scratch arrays."""
 
-    def __init__(self, e: _Generator, arguments: Mapping[str, str], type: Type) -> None:
+    def __init__(self, e: _Generator, arguments: Mapping[str, str], type: Type, operands: Collection[Node]) -> None:
         self.e, self.arguments, self.type = e, arguments, type
         self.scratch: set[str] = set()
+        kinds = {n.type.element.kind for n in operands}
+        # left to itself NumPy computes with whole numbers in 64 bits, and TRUE + TRUE is TRUE
+        mixed = "integer" in kinds or kinds == {"boolean"}
+        self.is_converted = mixed and type.element.kind == "float"
 
     def evaluate(self, tree: ast.expr, out: str | None) -> str:
         """Emit the calls that compute ``tree``; returns the name or number that holds the result."""
@@ -331,7 +352,9 @@ class _Elementwise:
             out = mine[0] if mine else self.e.temporary(self.type)
             self.scratch.add(out)
         # NumPy takes the output of these two by keyword only
-        self.e.call(function, *values, f"out={out}" if function in ("maximum", "minimum") else out)
+        last = f"out={out}" if function in ("maximum", "minimum") else out
+        dtype = [f"dtype={self.type.element.storage!r}"] if self.is_converted and function != "where" else []
+        self.e.call(function, *values, last, *dtype)
         return out
 
 
@@ -339,10 +362,10 @@ _HELPERS = "arena prepare array arange empty copyto matmul where fill cast einsu
 _RESERVED = frozenset([*_HELPERS, *scalar.OPERATORS.values(), *scalar.FUNCTIONS, *dir(builtins)])
 
 
-def _numbers(nodes: Sequence[Node]) -> set[Node]:
+def _numbers(nodes: Sequence[Node], arrays: Collection[Node]) -> set[Node]:
     """Nodes that are plain numbers: constants, counts, the loop's counters, folds of arrays, and arithmetic on these.
 
-    A number whose reader needs an array (a matrix product, a slice) stays an array.
+    A number whose reader needs an array (a matrix product, a slice) stays an array, and so do those in ``arrays``.
     """
     numbers: set[Node] = set()
     for n in nodes:
@@ -353,27 +376,40 @@ def _numbers(nodes: Sequence[Node]) -> set[Node]:
             numbers.add(n)
     changed = True
     while changed:
-        needed = {
-            i for n in nodes if not (isinstance(n, (Map, Broadcast, Concat, Place)) or n in numbers) for i in n.inputs
-        }
-        arrays = {n for n in numbers & needed if not isinstance(n, (Count, Counter))}
-        changed = bool(arrays)
-        numbers -= arrays
+        readers = [n for n in nodes if not (isinstance(n, (Map, Broadcast, Concat, Place)) or n in numbers)]
+        needed = {*arrays, *(i for n in readers for i in n.inputs)}
+        mistaken = {n for n in numbers & needed if not isinstance(n, (Count, Counter))}
+        changed = bool(mistaken)
+        numbers -= mistaken
     return numbers
 
 
+class _OnNumbers(ast.NodeTransformer):
+    """Calls, quotients and powers as calls of the functions on plain numbers, which follow NumPy where math raises."""
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        self.generic_visit(node)
+        assert isinstance(node.func, ast.Name)
+        return ast.Call(ast.Name(f"number_{node.func.id}"), node.args, [])
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
+        self.generic_visit(node)
+        if isinstance(node.op, (ast.Div, ast.Pow)):
+            return ast.Call(ast.Name(f"number_{scalar.OPERATORS[type(node.op)]}"), [node.left, node.right], [])
+        return node
+
+
 def _on_numbers(expression: str) -> str:
-    """The expression with the names of Python's own functions on plain numbers."""
-    tree = ast.parse(expression, mode="eval")
-    for n in ast.walk(tree):
-        if isinstance(n, ast.Call) and isinstance(n.func, ast.Name):
-            n.func.id = f"number_{n.func.id}"
-    return ast.unparse(tree)
+    """The expression with the names of the functions on plain numbers."""
+    return ast.unparse(_OnNumbers().visit(ast.parse(expression, mode="eval")))
 
 
-def _literal(value: float) -> str:
-    """A float as Python source, infinities and NaN included."""
-    return repr(value) if value == value and abs(value) != float("inf") else f"float('{value}')"
+def _literal(value: float, element: Element) -> str:
+    """A number as Python source, infinities and NaN included; in brackets where it has a sign."""
+    if element.kind == "boolean":
+        return repr(bool(value))
+    text = repr(value) if math.isfinite(value) else f"float('{value}')"
+    return f"({text})" if text.startswith("-") else text
 
 
 def _bytes(type: Type) -> int:

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from ..errors import DataError, Place, ProgrammingError, suggest
+from ..errors import DataError, Error, Place, ProgrammingError, suggest
 from ..planner.model import Model
 from ..planner.ops import Column
 from ..types import Element, Type, shape_text
@@ -44,6 +44,13 @@ class Dataset:
     columns: Mapping[str, Array]
     rows: int
 
+    def split(self, percent: float, seed: int) -> tuple[Array, Dataset]:
+        """A random share of the rows held out: the positions of the others, in order, and the rows held out."""
+        order = np.random.default_rng([seed, 2]).permutation(self.rows)
+        count = round(self.rows * percent / 100)
+        held, kept = np.sort(order[:count]), np.sort(order[count:])
+        return kept, Dataset({n: a[held] for n, a in self.columns.items()}, count)
+
 
 @dataclass(frozen=True)
 class Source:
@@ -63,7 +70,11 @@ def match(storage: Storage, query: FromItem, model: Model, wanted: Mapping[str, 
 
     Raises ProgrammingError for a column that is missing or cannot be read as declared.
     """
-    described = storage.describe(query.text, query.values)
+    try:
+        described = storage.describe(query.text, query.values)
+    except Error as problem:
+        problem.at(query.place)
+        raise
     by_lower = {name.lower(): (name, type_text) for name, type_text in described}
     found: dict[str, tuple[str, str]] = {}
     for name, column in wanted.items():
@@ -198,3 +209,9 @@ def check_indexes(model: Model, dataset: Dataset) -> None:
                 place=check.place,
                 hint=f"CLASSES({check.column.name}) counts the classes of the data, whatever their values",
             )
+
+
+def balanced_weights(labels: Array) -> Array:
+    """A weight for each row so that all classes count the same: rows / (classes * rows of the class)."""
+    values, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    return (len(labels) / (len(values) * counts)).astype(np.float32)[inverse]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,11 +62,16 @@ def place_parts(parts: Sequence[Array], windows: Sequence[Array]) -> None:
             window[start : start + block] = source[start : start + block]
 
 
-def erf(x: Array, out: Array) -> None:
+def erf(x: Array, out: Array, dtype: str | None = None) -> None:
     """The error function; SciPy's, loaded when a plan first needs it."""
     from scipy.special import erf as special_erf
 
-    special_erf(x, out)
+    special_erf(x, out, dtype=dtype)
+
+
+def on_number(ufunc: Any) -> Callable[..., float]:
+    """A function on plain numbers that gives infinity or NaN where ``math`` would raise: one rule for both."""
+    return lambda *numbers: ufunc(*map(np.float64, numbers)).item()  # type: ignore[no-any-return]
 
 
 UFUNCS = (
@@ -75,11 +80,15 @@ UFUNCS = (
 ).split()
 
 
+PARTIAL = "divide power exp log log1p sqrt sin cos maximum minimum".split()  # Python's own raise, or drop a NaN
+
+
 def namespace() -> dict[str, Any]:
     """What generated code is run in: ufuncs under their NumPy names, and the helpers above."""
     names: dict[str, Any] = {name: getattr(np, name) for name in UFUNCS}
     names.update(abs=np.absolute, matmul=np.matmul, copyto=np.copyto, arange=np.arange, empty=np.empty)
     names.update({f"number_{name}": function for name, function in FUNCTIONS.items()})
+    names.update({f"number_{name}": on_number(getattr(np, name)) for name in PARTIAL})
     for helper in (array, fill, cast, where, einsum, place_parts, erf):
         names[helper.__name__] = helper
     return names

@@ -53,26 +53,40 @@ def owner(node: Node) -> Node:
     return node
 
 
-def plan_layout(schedule: Sequence[Node], updates: Mapping[State, Node], kept: Collection[Node]) -> Layout:
+def plan_layout(
+    schedule: Sequence[Node],
+    updates: Mapping[State, Node],
+    kept: Collection[Node],
+    numbers: Collection[Node] = frozenset(),
+) -> Layout:
     """Lay out the values of one step.
 
-    ``schedule`` lists the nodes that get an array in the order in which they are computed, views included; ``kept``
-    are the ones that are read after the step.
+    ``schedule`` lists the nodes that read or fill arrays in the order in which they are computed, views included;
+    those in ``numbers`` only read. ``kept`` are the ones that are read after the step.
     """
-    return _Scan(schedule, updates, kept).layout
+    return _Scan(schedule, updates, kept, numbers).layout
 
 
 class _Scan:
-    def __init__(self, schedule: Sequence[Node], updates: Mapping[State, Node], kept: Collection[Node]) -> None:
+    def __init__(
+        self,
+        schedule: Sequence[Node],
+        updates: Mapping[State, Node],
+        kept: Collection[Node],
+        numbers: Collection[Node],
+    ) -> None:
         self.layout = Layout()
-        self.position = {node: i for i, node in enumerate(schedule)}
+        self.position = {node: i for i, node in enumerate(schedule) if node not in numbers}
         self.updates = updates
-        self.last = self.last_uses(schedule, kept)
+        old = [n for n in updates.values() if isinstance(owner(n), State)]
+        self.last = self.last_uses(schedule, [*kept, *old])
         self.place_parts(schedule)
         self.overwrite_states()
+        for new in self.layout.copied_at_end.values():
+            self.last[self.base(new)] = len(schedule)
         self.free: list[int] = []
         for i, node in enumerate(schedule):
-            if not is_view(node):
+            if node in self.position and not is_view(node):
                 self.assign(node, i)
             self.release(i, node)
 

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InterfaceError
+from ..errors import Error, InterfaceError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -88,7 +88,10 @@ class Rows(ABC):
 
     @abstractmethod
     def buffer(self) -> None:
-        """Take the rows that are left into memory, so that the connection is free for another statement."""
+        """Take the rows that are left into memory, so that the connection is free for another statement.
+
+        An error among them is kept for whoever fetches that far: the other statement has no part in it.
+        """
 
     def close(self) -> None:
         """Give up the rows that are left. Fetching from then on is an InterfaceError."""
@@ -138,7 +141,12 @@ class ArrowRows(Rows):
         self._at = 0  # rows of _batch that are given out
 
     def buffer(self) -> None:
-        self._batches = iter(list(self._batches))
+        batches: list[pa.RecordBatch] = []
+        try:
+            batches.extend(self._batches)
+            self._batches = iter(batches)
+        except Error as e:
+            self._batches = _until(batches, e)
 
     def peek(self) -> None:
         """Wait for the first rows, so that an error among them belongs to the statement and not to a fetch.
@@ -237,11 +245,15 @@ class LiveRows(Rows):
         self._end_result = release
         self._values: Values = []
         self._at = 0
+        self._failure: Error | None = None
 
     def buffer(self) -> None:
         if self._connection is not None:
-            with self._translated():
-                self._values, self._at = self._connection.fetchall(), 0
+            try:
+                with self._translated():
+                    self._values, self._at = self._connection.fetchall(), 0
+            except Error as e:
+                self._failure = e
             self._connection = None
 
     def reader(self, batch_rows: int = BATCH_ROWS) -> pa.RecordBatchReader:
@@ -252,6 +264,8 @@ class LiveRows(Rows):
         if self._connection is not None:
             with self._translated():
                 return self._connection.fetchall() if size is None else self._connection.fetchmany(size)
+        if self._failure is not None:
+            raise self._failure
         end = len(self._values) if size is None else self._at + size
         rows = self._values[self._at : end]
         self._at += len(rows)
@@ -276,6 +290,11 @@ class LiveRows(Rows):
 def _chain(ahead: list[pa.RecordBatch], rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     yield from ahead
     yield from rest
+
+
+def _until(batches: list[pa.RecordBatch], failure: Error) -> Iterator[pa.RecordBatch]:
+    yield from batches
+    raise failure
 
 
 _PLAIN = re.compile(r"U?(TINY|SMALL|BIG)?INT(EGER)?|UINTEGER|FLOAT|DOUBLE|BOOLEAN|VARCHAR|BLOB|DECIMAL\(\d+,\d+\)")

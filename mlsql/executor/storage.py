@@ -10,6 +10,7 @@ therefore remembers the open result and buffers it before the next statement, so
 from __future__ import annotations
 
 import contextlib
+import inspect
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ import duckdb
 
 from .. import errors
 from ..errors import InterfaceError, NotSupportedError, OperationalError
+from .failures import translation
 from .results import BATCH_ROWS, ArrowRows, Column, Converter, LiveRows, Rows, is_faithful_in_arrow
 
 if TYPE_CHECKING:
@@ -207,9 +209,10 @@ class Storage:
         except (duckdb.Error, RuntimeError, OSError, ValueError) as e:
             # a RuntimeError is Ctrl-C, an OSError or a ValueError an error that came through Arrow's stream
             failure, self._functions.failure = self._functions.failure, None
-            if failure is not None:
-                raise failure from e
-            raise _translation(e) from e
+            better = translation(e) if failure is None else failure
+            if better is e:
+                raise
+            raise better from e
 
     def _free(self) -> Any:
         """The connection, with nothing open on it."""
@@ -251,12 +254,16 @@ class Storage:
         return rows
 
     def _batches(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-        while True:
-            with self.translated():
-                batch = _attended(partial(_next_batch, reader), self._connection)
-            if batch is None:
-                return
-            yield batch
+        try:
+            while True:
+                with self.translated():
+                    batch = _attended(partial(_next_batch, reader), self._connection)
+                if batch is None:
+                    return
+                yield batch
+        except BaseException:
+            reader.close()  # a reader that has failed would still hold the connection
+            raise
 
     def _execute(self, con: Any, sql: str, parameters: Parameters) -> Rows:
         con.execute(sql, _given(parameters))
@@ -280,6 +287,9 @@ class Storage:
     def _create_function(self, con: Any, name: str, signature: Signature) -> None:
         types = [con.type(t) for t in signature[0]]
         call = partial(_guarded, self._functions, name)
+        # DuckDB counts the parameters of what it is given, and *arguments would be one
+        names = [inspect.Parameter(f"c{i}", inspect.Parameter.POSITIONAL_ONLY) for i in range(len(types))]
+        call.__signature__ = inspect.Signature(names)  # type: ignore[attr-defined]
         con.create_function(name, call, types, con.type(signature[1]), type="arrow", null_handling="special")
 
     def _mend_functions(self) -> None:
@@ -322,7 +332,7 @@ def _guarded(functions: Functions, name: str, *arguments: Any) -> Any:
     try:
         return functions.calls[name](*arguments)
     except BaseException as e:
-        if functions.failure is None and not isinstance(e, Exception | SystemExit) or isinstance(e, errors.Error):
+        if functions.failure is None and isinstance(e, errors.Error | KeyboardInterrupt):
             functions.failure = e
         raise
 
@@ -342,7 +352,7 @@ def _open(path: str, read_only: bool) -> Any:
                 f'this program already has "{path}" open with other settings\n{message}',
                 hint="open it with the same read_only, or close the other connection first",
             ) from e
-        raise _translation(e) from e
+        raise translation(e) from e
 
 
 def _private() -> Any:
@@ -399,35 +409,3 @@ def _attended(call: Callable[[], Any], connection: Any) -> Any:
     if failure:
         raise failure[0]
     return outcome[0]
-
-
-_PREFIXES = {
-    "Invalid Input": "ProgrammingError",
-    "Binder": "ProgrammingError",
-    "Catalog": "ProgrammingError",
-    "Conversion": "DataError",
-    "Out of Range": "DataError",
-    "Mismatch Type": "DataError",
-    "Constraint": "IntegrityError",
-    "Out of Memory": "OperationalError",
-    "IO": "OperationalError",
-    "HTTP": "OperationalError",
-    "TransactionContext": "OperationalError",
-    "Not implemented": "NotSupportedError",
-    "INTERNAL": "InternalError",
-}
-
-
-def _translation(error: Exception) -> BaseException:
-    """mlsql's error for one that DuckDB raised, directly or through Arrow's stream, which keeps only its text."""
-    message = str(error)
-    if isinstance(error, RuntimeError):
-        return KeyboardInterrupt() if "interrupted" in message else error
-    names = [c.__name__ for c in type(error).__mro__]
-    if not isinstance(error, duckdb.Error):
-        names = [_PREFIXES.get(message.partition(" Error: ")[0], "DatabaseError")] if " Error: " in message else []
-    for name in names:
-        found = getattr(errors, name, None)
-        if isinstance(found, type) and issubclass(found, errors.Error):
-            return OperationalError(message) if "Interrupt" in type(error).__name__ else found(message)
-    return error

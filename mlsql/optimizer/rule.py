@@ -59,9 +59,9 @@ def rule(
 
 @dataclass(frozen=True)
 class Step:
-    """One rewriting that happened: which rule, and the node before and after."""
+    """One rewriting that happened: which rule, and the node before and after (None: it is gone)."""
 
     stage: str
     rule: Rule
     before: Node
-    after: Node
+    after: Node | None

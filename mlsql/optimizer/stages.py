@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from ..errors import InternalError
 from ..planner.node import Node
 from ..planner.plan import Plan
-from . import rules  # noqa: F401  (declares the rules)
 from .rule import RULES, Rule, Step
+from .rules.whole import prune, share
 
 STAGES = (
+    ("prune", "what nobody asked for goes first: no other stage should spend time on it"),
     ("simplify", "rules that always help, to a fixpoint: what they remove, no later stage has to look at"),
     ("expand", "composite operators into the ones that have kernels, so that softmax and its loss share their parts"),
     ("simplify", "once more, since expanding brings new neighbours together"),
+    ("share", "last, when nothing changes any more: which results several operators read"),
 )
 
 MAX_PASSES = 50
@@ -28,18 +30,27 @@ class Optimized:
     steps: tuple[Step, ...]
 
 
-def optimize(plan: Plan, without: Collection[str] = ()) -> Optimized:
-    """Run all stages. ``without`` names rules that stay off."""
+def optimize(plan: Plan, without: Collection[str] = (), wanted: Collection[str] | None = None) -> Optimized:
+    """Run all stages. ``wanted`` are the outputs to keep (None: all); ``without`` names rules that stay off."""
+    return run(plan, [stage for stage, _ in STAGES], without, wanted)
+
+
+def simplify(plan: Plan, without: Collection[str] = (), wanted: Collection[str] | None = None) -> Optimized:
+    """The first two stages: before a plan is differentiated, so that its gradient is that of the stable form."""
+    return run(plan, ["prune", "simplify"], without, wanted)
+
+
+def run(plan: Plan, stages: Iterable[str], without: Collection[str], wanted: Collection[str] | None) -> Optimized:
+    """Run some stages one after another."""
     steps: list[Step] = []
-    for stage, _ in STAGES:
-        plan = run_stage(stage, plan, steps, without)
+    for stage in stages:
+        if stage == "prune":
+            plan = plan if wanted is None else prune(plan, wanted, steps)
+        elif stage == "share":
+            plan = share(plan, steps)
+        else:
+            plan = run_stage(stage, plan, steps, without)
     return Optimized(plan, tuple(steps))
-
-
-def simplify(plan: Plan, without: Collection[str] = ()) -> Optimized:
-    """Run the first stage alone: before a plan is differentiated, so that its gradient is that of the stable form."""
-    steps: list[Step] = []
-    return Optimized(run_stage("simplify", plan, steps, without), tuple(steps))
 
 
 def run_stage(stage: str, plan: Plan, steps: list[Step], without: Collection[str] = ()) -> Plan:

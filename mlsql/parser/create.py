@@ -10,7 +10,7 @@ from .reader import Reader
 from .statements import ColumnDeclaration, CreateModel, DropModel, ParameterDeclaration, Query
 from .table import statement
 
-CLAUSES = ("PARAMETERS", "INPUT", "TARGET", "AS")
+CLAUSES = ("PARAMETERS", "INPUT", "TARGET")  # in any order
 
 
 @statement("CREATE MODEL", "CREATE OR REPLACE MODEL")
@@ -21,9 +21,19 @@ def create_model(read: Reader) -> CreateModel:
     read.expect("MODEL")
     if_not_exists = read.accept("IF NOT EXISTS")
     model = read.name()
-    parameters = _parameters(read)
-    inputs, input_from, input_span = _input(read)
-    target = _columns(read, "TARGET")
+    parameters: tuple[ParameterDeclaration, ...] = ()
+    inputs: tuple[ColumnDeclaration, ...] = ()
+    target: tuple[ColumnDeclaration, ...] = ()
+    input_from = input_span = None
+    seen: set[str] = set()
+    while clause := next((c for c in CLAUSES if c not in seen and read.at(c)), None):
+        seen.add(clause)
+        if clause == "PARAMETERS":
+            parameters = _parameters(read)
+        elif clause == "INPUT":
+            inputs, input_from, input_span = _input(read)
+        else:
+            target = _columns(read, "TARGET")
     if not read.accept("AS"):
         _wrong_clause(read)
     select = read.select(("MINIMIZE",), read.at_minimize)
@@ -86,10 +96,10 @@ def _columns(read: Reader, clause: str) -> tuple[ColumnDeclaration, ...]:
 
 
 def _wrong_clause(read: Reader) -> NoReturn:
-    """No AS where one should be: a clause twice, out of order, or misspelt."""
-    for clause in CLAUSES[:3]:
+    """No AS where one should be: a clause twice, or misspelt."""
+    for clause in CLAUSES:
         if read.at(clause):
-            read.fail(f"{clause} stands twice or too late", hint="the order is PARAMETERS, INPUT, TARGET, AS")
+            read.fail(f"{clause} stands twice")
     read.unexpected()
 
 

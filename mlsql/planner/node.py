@@ -43,7 +43,7 @@ class Emitter(Protocol):
     def shape(self, type: Type) -> str:
         """The text of the array shape that holds all rows of ``type``."""
 
-    def scalar(self, expression: str, arguments: Mapping[str, str], out: str, type: Type) -> None:
+    def scalar(self, expression: str, arguments: Mapping[str, Node], out: str, type: Type) -> None:
         """Evaluate a scalar expression elementwise into ``out``."""
 
     def aligned(self, node: Node, rank: int) -> str:
@@ -52,8 +52,8 @@ class Emitter(Protocol):
     def count(self, node: Node) -> str:
         """The text of the number of rows of ``node``; empty for the unit row set."""
 
-    def is_placed(self, array: str) -> bool:
-        """Whether an input was computed where its reader wants it, so that nothing is to be copied."""
+    def is_placed(self, part: Node, whole: Node, start: int) -> bool:
+        """Whether a part was computed where ``whole`` wants it, at ``start``, so that nothing is to be copied."""
 
 
 class Interned(type):
@@ -117,8 +117,13 @@ class Node(metaclass=Interned):
         return (None,) * len(self.inputs)
 
     def flops(self) -> int:
-        """Floating-point operations of one evaluation, with unknown sizes counted as 1."""
-        return 0
+        """Floating-point operations of one evaluation, with unknown sizes counted as 1.
+
+        Comparisons and choices count like arithmetic; copies and the arithmetic of positions do not.
+        """
+        simpler = self.expand()
+        inputs = set(walk(self.inputs))
+        return 0 if simpler is None else sum(n.flops() for n in walk([simpler]) if n not in inputs)
 
     def bytes(self) -> int:
         """Bytes read and written by one evaluation."""

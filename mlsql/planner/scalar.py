@@ -87,6 +87,12 @@ def source(expression: str, arguments: Mapping[str, str]) -> str:
             logical = isinstance(node.op, ast.Invert)
             return ast.UnaryOp(ast.Not(), node.operand) if logical else node
 
+        def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
+            self.generic_visit(node)
+            words = {ast.BitAnd: ast.And, ast.BitOr: ast.Or}
+            word = words.get(type(node.op))
+            return ast.BoolOp(word(), [node.left, node.right]) if word else node
+
     return ast.unparse(Rename().visit(ast.parse(expression, mode="eval").body))
 
 

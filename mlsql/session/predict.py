@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ..errors import Place, ProgrammingError, listed, suggest
+from ..errors import Error, Place, ProgrammingError, listed, suggest
 from ..executor.catalog import StoredVersion
 from ..executor.dataset import class_values, match, quoted
 from ..executor.predict import Predictor
@@ -29,7 +29,13 @@ ALL_OUTPUTS = "*"
 @runs(SelectSql)
 def select(session: Session, statement: SelectSql) -> Rows:
     """DuckDB runs the statement, verbatim but for its PREDICT calls."""
-    return session.storage.run(rewritten(session, statement), statement.values)
+    text = rewritten(session, statement)
+    try:
+        return session.storage.run(text, statement.values)
+    except Error as problem:
+        if statement.predicts:  # DuckDB draws the text it was given, which the caller never saw
+            problem.message = problem.message.partition("\n\nLINE ")[0].rstrip()
+        raise
 
 
 def rewritten(session: Session, statement: SelectSql) -> str:
@@ -73,7 +79,8 @@ class _Rewriter:
         if call.is_table:
             return self.table_call(call, model, version)
         function = predict_function(self.session, call, model, version, output)
-        return f"{function}({', '.join(self.arguments(call, model))})"
+        arguments = zip(self.arguments(call, model), model.inputs.values(), strict=True)
+        return f"{function}({', '.join(as_input(a, c.type) for a, c in arguments)})"
 
     @staticmethod
     def output(call: PredictCall, model: Model) -> str:
@@ -126,14 +133,14 @@ class _Rewriter:
         function = predict_function(self.session, call, model, version, ALL_OUTPUTS)
         source = self.argument(call.arguments[0].place).strip()
         self.check_columns(source, call, model)
-        columns = ", ".join(f"mlsql_source.{quoted(name)}" for name in model.inputs)
+        columns = ", ".join(as_input(f"mlsql_source.{quoted(n)}", c.type) for n, c in model.inputs.items())
         inner = f"SELECT *, {function}({columns}) AS mlsql_outputs FROM {source} AS mlsql_source"
         return f"(SELECT * EXCLUDE (mlsql_outputs), unnest(mlsql_outputs) FROM ({inner}))"
 
     def check_columns(self, source: str, call: PredictCall, model: Model) -> None:
         """Whether the table has the model's inputs. A name that only this statement knows (a CTE) is left to DuckDB."""
         names = {w.lower() for w in source.split()}
-        if "with" in self.statement.text.lower() and len(names) == 1 or "$" in source:
+        if ("with" in self.statement.text.lower() and len(names) == 1) or "$" in source:
             return
         place = Place(self.statement.text, call.arguments[0].place.start, call.arguments[0].place.end)
         match(self.session.storage, Query(source, place), model, model.inputs)
@@ -187,18 +194,28 @@ def predictor(session: Session, model: Model, version: StoredVersion | None, wan
         if version and node.type.element.column
     }
     return Predictor(
-        plan, model.rows, list(model.inputs.values()), parameter_arrays(model, version), classes, session.null_prediction
+        plan,
+        model.rows,
+        list(model.inputs.values()),
+        parameter_arrays(model, version),
+        classes,
+        session.null_prediction,
     )
 
 
 def forward_plan(model: Model, wanted: Sequence[str]) -> Plan:
     """The optimized plan of some columns of a model."""
-    return optimize(Plan({n: model.columns[n] for n in wanted}, model.names)).plan
+    return optimize(Plan(model.columns, model.names), wanted=wanted).plan
 
 
 def input_type(type: Type) -> str:
     """The SQL type of a function's argument: lists, so that a wrong length is ours to report."""
     return type.element.name + "[]" * type.rank
+
+
+def as_input(text: str, type: Type) -> str:
+    """An argument in the type that the function takes, as an INSERT would convert it."""
+    return f"CAST({text} AS {input_type(type)})"
 
 
 def output_type(type: Type, classes: str) -> str:
@@ -225,4 +242,3 @@ def set_option(session: Session, statement: SetOption) -> Rows:
         raise ProgrammingError("mlsql_null_prediction is true or false", place=statement.place)
     session.null_prediction = statement.value
     return message_rows(session, f"mlsql_null_prediction = {str(statement.value).lower()}")
-

@@ -25,3 +25,8 @@ def one_row(session: Session, values: Mapping[str, Any]) -> Rows:
 def message_rows(session: Session, message: str) -> Rows:
     """A single row that says what was done."""
     return one_row(session, {"message": message})
+
+
+def lines_rows(session: Session, lines: Sequence[str]) -> Rows:
+    """Text, a row a line, in a column called plan."""
+    return table_rows(session, {"plan": list(lines)})

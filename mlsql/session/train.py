@@ -7,15 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from ..autodiff.options import ALL, find_solver, read_options
 from ..autodiff.schedules import learning_rate
 from ..autodiff.training import STEP, training_plan, view_of
 from ..autodiff.updates import Solver
 from ..errors import DataError, ProgrammingError
 from ..executor.catalog import LogRow, TrainingRun
-from ..executor.dataset import Dataset, check_indexes, classes_of, load, match
+from ..executor.dataset import Dataset, balanced_weights, check_indexes, classes_of, load, match
 from ..executor.device import Array
 from ..executor.initialize import draw
 from ..executor.results import Rows
@@ -27,10 +25,11 @@ from ..planner.binder import bind_model
 from ..planner.expressions import bind_expression
 from ..planner.model import Model, classes_symbol
 from ..planner.node import Node
-from ..planner.ops import Column, Constant, Count, Counter, Index, Parameter, State, Take
+from ..planner.ops import Column, Count, Counter, Index, State, Take
 from ..planner.plan import Plan
 from ..types import BOOLEAN, FLOAT, UNIT, RowSet
 from .core import Session, runs
+from .predict import without_predict
 from .rows import one_row
 
 DEFAULT_EPOCHS = 10
@@ -160,11 +159,11 @@ def plan_training(
     assert model.loss is not None
     o = settings.options
     table = RowSet("table", table_rows) if model.rows != UNIT else UNIT
-    whole = settings.full_batch and not subset or model.rows == UNIT
+    whole = (settings.full_batch and not subset) or model.rows == UNIT
     size = train_count if settings.full_batch else min(o["batch_size"], train_count)
     batch = table if whole else RowSet("batch", size)
     index = None if whole else Index(batch, table)
-    simplified = simplify(Plan({"loss": model.loss}, model.names))
+    simplified = simplify(Plan({"loss": model.loss, **model.columns}, model.names), wanted=["loss"])
     plan = simplified.plan.replaced(batch_leaves(model, simplified.plan, table, batch, index))
     per_epoch = 1 if whole else -(-train_count // size)
     total = settings.limits.steps or (settings.limits.epochs or DEFAULT_EPOCHS) * per_epoch
@@ -183,9 +182,7 @@ def plan_training(
     return loop, (*simplified.steps, *optimized.steps)
 
 
-def batch_leaves(
-    model: Model, plan: Plan, table: RowSet, batch: RowSet, index: Index | None
-) -> dict[Node, Node]:
+def batch_leaves(model: Model, plan: Plan, table: RowSet, batch: RowSet, index: Index | None) -> dict[Node, Node]:
     """The model's columns as columns of the table, taken by the batch's index where there is one."""
     moved: dict[Node, Node] = {Count(model.rows): Count(batch)}
     for node in plan.nodes():
@@ -213,7 +210,7 @@ def load_data(
     if statement.on is None:
         return Dataset({}, 1), {}
     wanted = used_columns(model)
-    source = match(session.storage, statement.on, model, wanted)
+    source = match(session.storage, without_predict(session, statement.on), model, wanted)
     classes = dict(known) or classes_of(session.storage, source, model)
     try:
         dataset = load(session.storage, source, wanted, classes)
@@ -235,11 +232,16 @@ def with_class_weight(
     if len(labels) != 1 or statement.weight is not None:
         reason = "WEIGHT BY is there already" if statement.weight is not None else "there is no single class label"
         raise ProgrammingError(f"class_weight cannot be used: {reason}", place=statement.place)
-    values, inverse, counts = np.unique(dataset.columns[labels[0]], return_inverse=True, return_counts=True)
-    weights = (dataset.rows / (len(values) * counts)).astype(np.float32)[inverse]
+    weights = balanced_weights(dataset.columns[labels[0]])
     weight = Column("class_weight", model.rows, FLOAT)
     weighted = bind_model(definition, sizes, minimize=statement.minimize, weight=weight)
     return weighted, Dataset({**dataset.columns, "class_weight": weights}, dataset.rows)
+
+
+def split_count(statement: Train, rows: int) -> int:
+    """How many of the rows are trained on: all but the share that VALIDATE holds out."""
+    percent = statement.validate if isinstance(statement.validate, float) else 0
+    return rows - round(rows * percent / 100)
 
 
 def split_rows(
@@ -250,21 +252,19 @@ def split_rows(
         return None, None
     if isinstance(statement.validate, Query):
         wanted = used_columns(model)
-        source = match(session.storage, statement.validate, model, wanted)
+        source = match(session.storage, without_predict(session, statement.validate), model, wanted)
         held_out = load(session.storage, source, wanted, classes)
         if held_out.rows == 0:
             raise DataError("there are no rows to validate on", place=statement.validate.place)
         check_indexes(model, held_out)
         return None, held_out
-    order = np.random.default_rng([settings.seed, 2]).permutation(dataset.rows)
-    count = round(dataset.rows * statement.validate / 100)
-    if not 0 < count < dataset.rows:
+    kept, held_out = dataset.split(statement.validate, settings.seed)
+    if not len(kept) or not held_out.rows:
         raise DataError(
             f"VALIDATE {statement.validate:g} PERCENT of {dataset.rows} rows leaves nothing on one of the sides",
             place=statement.place,
         )
-    held, kept = np.sort(order[:count]), np.sort(order[count:])
-    return kept, Dataset({n: a[held] for n, a in dataset.columns.items()}, count)
+    return kept, held_out
 
 
 # -- running -----------------------------------------------------------------------------------------------------------
@@ -290,9 +290,7 @@ def run(session: Session, statement: Train, prepared: Prepared) -> Outcome:
         table_rows=prepared.dataset.rows,
     )
     if session.progress is not None:
-        session.progress.start(
-            model=str(statement.model), epochs=settings.limits.epochs, rows=len(trainer.rows)
-        )
+        session.progress.start(model=str(statement.model), epochs=settings.limits.epochs, rows=len(trainer.rows))
     try:
         return trainer.run(settings.limits)
     except (Diverged, KeyboardInterrupt) as stop:
@@ -315,7 +313,7 @@ def validator(prepared: Prepared) -> Callable[[Mapping[Node, Array]], float] | N
     rows = RowSet("held_out", prepared.held_out.rows)
     simplified = simplify(Plan({"loss": model.loss}, model.names)).plan
     plan = simplified.replaced(batch_leaves(model, simplified, rows, rows, None))
-    plan = plan.replaced({p: view for p, view in parameter_views(prepared.loop).items()})
+    plan = plan.replaced(parameter_views(prepared.loop))
     return validation(optimize(plan).plan, rows, prepared.held_out.columns)
 
 

@@ -165,6 +165,22 @@ def gather_factors(node: Node) -> Node | None:
 
 
 @rule(
+    Add,
+    law="x + x = 2 * x",
+    before="x + x",
+    after="2 * x",
+    why="the factor meets others and folds into one number",
+    example="CREATE MODEL m INPUT (x FLOAT) PARAMETERS (w FLOAT[3]) AS SELECT SUM_OF(x * w) AS y "
+    "MINIMIZE AVG(y) + 0.1 * L2(w)",
+)
+def add_to_itself(node: Node) -> Node | None:
+    match node:
+        case Add(x, y) if x is y:
+            return Multiply(x, like(2, x))
+    return None
+
+
+@rule(
     Log,
     Exp,
     law="log(exp(x)) = x",
@@ -186,7 +202,8 @@ def log_of_exp(node: Node) -> Node | None:
     before="cast(x as FLOAT), x FLOAT",
     after="x",
     why="one copy less",
-    example="CREATE MODEL m INPUT (x FLOAT) PARAMETERS (w FLOAT) AS SELECT CAST(CAST(x AS DOUBLE) AS DOUBLE) * w AS y MINIMIZE AVG(y)",
+    example="CREATE MODEL m INPUT (x FLOAT) PARAMETERS (w FLOAT) "
+    "AS SELECT CAST(CAST(x AS DOUBLE) AS DOUBLE) * w AS y MINIMIZE AVG(y)",
 )
 def cast_once(node: Node) -> Node | None:
     match node:

@@ -10,6 +10,11 @@ from ..rule import rule
 MAPS = tuple(o for o in OPERATORS.values() if issubclass(o, Map) and o is not Cast)
 
 
+def is_number(node: Node) -> bool:
+    """Whether the node is a single number that was only given axes of size 1."""
+    return isinstance(node, Reshape) and node.x.type.rows == UNIT and not node.x.type.shape
+
+
 @rule(
     *MAPS,
     law="f(repeat(x), y) = f(x, y)",
@@ -20,7 +25,7 @@ MAPS = tuple(o for o in OPERATORS.values() if issubclass(o, Map) and o is not Ca
     example="CREATE MODEL m INPUT (x FLOAT) PARAMETERS (w FLOAT) AS SELECT x * w AS y MINIMIZE AVG(EXP(y))",
 )
 def broadcast_into_map(node: Node) -> Node | None:
-    inputs = tuple(n.x if isinstance(n, Broadcast) else n for n in node.inputs)
+    inputs = tuple(n.x if isinstance(n, Broadcast) or (isinstance(n, Reshape) and is_number(n)) else n for n in node.inputs)
     if inputs == node.inputs:
         return None
     new = node.with_inputs(inputs)

@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
-from ...planner.node import Node
-from ...planner.ops import Add, Concat, Negate, Place, Reshape, Subtract, Take
+from ...planner.node import OPERATORS, Node, walk
+from ...planner.ops import (
+    Add,
+    Cast,
+    Concat,
+    Constant,
+    Counter,
+    Index,
+    Map,
+    Negate,
+    Parameter,
+    Place,
+    Reshape,
+    State,
+    Subtract,
+    Take,
+)
 from ...types import UNIT
 from ..rule import rule
 
@@ -33,27 +48,27 @@ def place_into(node: Node) -> Node | None:
 
 
 @rule(
+    *(o for o in OPERATORS.values() if issubclass(o, Map)),
+    Reshape,
     Concat,
-    law="concat(take(x, i), take(y, i)) = take(concat(x, y), i)",
-    before="concat(take(x, i), take(y, i))",
-    after="take(concat(x, y), i)",
-    when="all parts are taken by one index from one row set",
-    why="the columns become one matrix once, and a batch is a single gather of its rows",
-    example="CREATE MODEL m INPUT (x FLOAT, y FLOAT) PARAMETERS (w FLOAT[2]) AS SELECT DOT([x, y], w) AS z "
+    law="f(take(x, i)) = take(f(x), i) for an f of one row",
+    before="f(take(x, i), take(y, i))",
+    after="take(f(x, y), i)",
+    when="no parameter reaches x and y, and f makes a row no larger",
+    why="f runs once over the table instead of in every epoch, and a batch is one gather: columns joined into a "
+    "vector become one matrix",
+    example="CREATE MODEL m INPUT (x FLOAT, y FLOAT) PARAMETERS (w FLOAT[2]) AS SELECT DOT([x / 10, y], w) AS z "
     "MINIMIZE AVG(z * z)",
 )
-def take_once(node: Node) -> Node | None:
-    assert isinstance(node, Concat)
-    taken = [p.x if isinstance(p, Reshape) else p for p in node.parts]
-    if not all(isinstance(t, Take) and t.x.type.rows != UNIT for t in taken):
+def take_last(node: Node) -> Node | None:
+    taken = [n for n in node.inputs if isinstance(n, Take) and n.x.type.rows != UNIT]
+    others = [n for n in node.inputs if not isinstance(n, Take)]
+    if not taken or any(t.index is not taken[0].index for t in taken):
         return None
-    first = taken[0]
-    assert isinstance(first, Take)
-    if any(t.index is not first.index for t in taken if isinstance(t, Take)):
+    if not all(isinstance(n, Constant) for n in others) or len(taken) + len(others) != len(node.inputs):
         return None
-    sources = tuple(
-        Reshape(t.x, p.target) if isinstance(p, Reshape) else t.x
-        for t, p in zip(taken, node.parts, strict=True)
-        if isinstance(t, Take)
-    )
-    return Take(Concat(sources, node.axis), first.index)
+    if any(isinstance(n, (Parameter, State, Counter, Index)) for n in walk(t.x for t in taken)):
+        return None
+    if node.nbytes > sum(t.nbytes for t in taken) and not isinstance(node, Cast):
+        return None
+    return Take(node.with_inputs(n.x if isinstance(n, Take) else n for n in node.inputs), taken[0].index)

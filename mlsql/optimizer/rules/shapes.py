@@ -15,8 +15,8 @@ from ..rule import rule
     before="reshape(reshape(x))",
     after="reshape(x), or x itself",
     why="one view less to follow",
-    example="CREATE MODEL m INPUT (x FLOAT[4]) PARAMETERS (w FLOAT[4]) AS SELECT SUM_OF(RESHAPE(RESHAPE(x, 2, 2), 4) * w) "
-    "AS y MINIMIZE AVG(y)",
+    example="CREATE MODEL m INPUT (x FLOAT[4]) PARAMETERS (w FLOAT[4]) "
+    "AS SELECT SUM_OF(RESHAPE(RESHAPE(x, 2, 2), 4) * w) AS y MINIMIZE AVG(y)",
 )
 def reshape_once(node: Node) -> Node | None:
     match node:

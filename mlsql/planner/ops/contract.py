@@ -72,7 +72,9 @@ class Contract(Node):
         return 1 if isinstance(size, Symbol) else size
 
     def flops(self) -> int:
-        return 2 * math.prod(self.extent(c) for c in {*self.letters()[0], *self.letters()[1]})
+        a, b, out = self.letters()
+        products = math.prod(self.extent(c) for c in {*a, *b})
+        return products if set(out) == {*a, *b} else 2 * products
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         product = as_matrix_product(self.spec)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 from ...types import BIGINT, FLOAT, UNIT, Element, RowSet, Shape, Type, TypeProblem
@@ -105,7 +106,8 @@ class Constant(Node):
         return self.values[0] if len(self.values) == 1 else None
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
-        e.call("fill", f"{list(self.values)!r}", out)
+        numbers = ", ".join(repr(v) if math.isfinite(v) else f"float('{v}')" for v in self.values)
+        e.call("fill", f"[{numbers}]", e.view(out, ".reshape(-1)"))
 
 
 def constant(value: float, element: Element = FLOAT) -> Constant:

@@ -51,9 +51,7 @@ class Map(Node):
         return scalar.flops(self.expression) * (1 if size is None else size)
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
-        rank = self.type.rank
-        arguments = {f: e.aligned(n, rank) for f, n in zip(self.names(), self.inputs, strict=True)}
-        e.scalar(self.expression, arguments, out, self.type)
+        e.scalar(self.expression, dict(zip(self.names(), self.inputs, strict=True)), out, self.type)
 
 
 class Predicate(Map):

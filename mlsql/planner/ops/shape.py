@@ -153,7 +153,11 @@ class Concat(Node):
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         """Copies the parts into place, a block of rows at a time; a part that was computed in place is left alone."""
-        parts = [(span, part) for span, part in zip(self.offsets(), inputs, strict=True) if not e.is_placed(part)]
+        parts = [
+            (span, array)
+            for span, part, array in zip(self.offsets(), self.parts, inputs, strict=True)
+            if not e.is_placed(part, self, span[0])
+        ]
         windows = [e.view(out, window(e, self, self.axis, *span)) for span, _ in parts]
         if parts:
             e.call("place_parts", f"[{', '.join(p for _, p in parts)}]", f"[{', '.join(windows)}]")

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ...types import UNIT, Dim, RowSet, Type, TypeProblem, common_rows, promote
-from ..node import Emitter, Node, operator
+from ..node import Emitter, Node, operator, size_of
+from . import reduce as reduces
 
 
 def _indexed(index: Node) -> None:
@@ -38,6 +39,10 @@ class Take(Node):
         t = self.x.type
         return Segment(g, self.index, t.rows, t.shape[0] if t.rows == UNIT else 0), None
 
+    def bytes(self) -> int:
+        """Only the rows that are taken are read."""
+        return self.index.nbytes + 2 * self.nbytes
+
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         # "clip" lets NumPy write into the output directly; indexes are checked when they are made
         e.call(f"{inputs[0]}.take", inputs[1], "0", out, "'clip'")
@@ -63,10 +68,10 @@ class Segment(Node):
         return Type(self.rows, promote(t.element), (self.size, *t.shape) if self.rows == UNIT else t.shape)
 
     def vjp(self, g: Node) -> tuple[Node | None, ...]:
-        return Take(g, self.index), None
+        return reduces.sum_to(Take(g, self.index), self.x.type), None
 
     def flops(self) -> int:
-        return self.x.type.size or 1
+        return size_of(self.x.type.with_(rows=common_rows(self.x.type.rows, self.index.type.rows)))
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         e.call("fill", "0", out)
@@ -75,7 +80,7 @@ class Segment(Node):
 
 @operator
 class Pick(Node):
-    """The value at position ``index`` (from 0) of the last axis of each row's entry."""
+    """The value at position ``index`` (from 0) of a vector: each row's own, or one that all rows share."""
 
     kind: ClassVar[str] = "take"
     functions: ClassVar[tuple[str, ...]] = ("PICK",)
@@ -92,12 +97,17 @@ class Pick(Node):
     def vjp(self, g: Node) -> tuple[Node | None, ...]:
         if self.x.type.element.kind != "float":
             return None, None
-        return Place(g, self.index, self.x.type.shape[0]), None
+        size = self.x.type.shape[0]
+        if self.x.type.rows == UNIT and self.index.type.rows != UNIT:
+            return Segment(g, self.index, UNIT, size), None
+        return Place(g, self.index, size), None
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
-        rows = e.once(f"arange({e.count(self) or 1})")
-        source = inputs[0] if self.x.type.rows != UNIT else e.view(inputs[0], "[None]")
-        e.line(f"copyto({out}, {source}[{rows}, {inputs[1]}])")
+        if self.x.type.rows == UNIT:
+            e.call(f"{inputs[0]}.take", inputs[1], "0", out, "'clip'")
+        else:
+            rows = e.once(f"arange({e.count(self)})")
+            e.line(f"copyto({out}, {inputs[0]}[{rows}, {inputs[1]}])")
 
 
 @operator
@@ -116,19 +126,28 @@ class Place(Node):
         t = self.x.type
         if t.rank:
             raise TypeProblem("PLACE takes one number a row")
-        return Type(common_rows(t.rows, self.index.type.rows), promote(t.element), (self.size,))
+        out = Type(common_rows(t.rows, self.index.type.rows), promote(t.element), (self.size,))
+        if self.base is not None and self.base.type != out:
+            raise TypeProblem(f"a number of {out} cannot be added to {self.base.type}")
+        return out
 
     def vjp(self, g: Node) -> tuple[Node | None, ...]:
-        by_x = Pick(g, self.index) if self.x.type.element.kind == "float" else None
+        t = self.x.type
+        by_x = reduces.sum_to(Pick(g, self.index), t) if t.element.kind == "float" else None
         return (by_x, None) if self.base is None else (by_x, None, g)
+
+    def flops(self) -> int:
+        return 0 if self.base is None else self.type.rows.rows or 1
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         if self.base is None:
             e.call("fill", "0", out)
         else:
             e.copy(inputs[2], out)
-        starts = e.once(f"arange(0, {e.count(self) or 1} * {self.size}, {self.size})")
-        place = e.temporary(self.index.type)
-        e.call("add", starts, inputs[1], place)
-        flat = e.view(out, ".reshape(-1)")
+        flat, place = out, inputs[1]
+        if e.count(self):
+            starts = e.once(f"arange(0, {e.count(self)} * {self.size}, {self.size})")
+            place = e.temporary(self.index.type.with_(rows=self.type.rows))
+            e.call("add", starts, inputs[1], place)
+            flat = e.view(out, ".reshape(-1)")
         e.line(f"{flat}[{place}] {'=' if self.base is None else '+='} {inputs[0]}")

@@ -1,0 +1,89 @@
+"""Do two plans compute the same? Both are run on random rows, and the largest difference is told."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..planner.node import Node, walk
+from ..planner.ops import Column, Count, Counter, Index, Parameter, Pick, Place, State
+from ..planner.plan import Plan
+from ..types import UNIT, RowSet, Type
+from .device import Array
+from .run import evaluate
+
+SAMPLE_ROWS = 16
+
+
+def shrunk(outputs: Sequence[Node], limit: int = SAMPLE_ROWS) -> list[Node]:
+    """The same plan over at most ``limit`` rows of every row set."""
+    small: dict[RowSet, RowSet] = {}
+
+    def smaller(value: Any) -> Any:
+        if isinstance(value, RowSet) and value != UNIT:
+            return small.setdefault(value, RowSet(value.name, min(value.rows or limit, limit)))
+        if isinstance(value, Type):
+            return value.with_(rows=smaller(value.rows))
+        return value
+
+    new: dict[Node, Node] = {}
+    for node in walk(outputs):
+        inputs = iter([new[n] for n in node.inputs])
+        fields = {}
+        for f in dataclasses.fields(node):
+            value = getattr(node, f.name)
+            if isinstance(value, Node):
+                fields[f.name] = next(inputs)
+            elif isinstance(value, tuple) and any(isinstance(v, Node) for v in value):
+                fields[f.name] = tuple(next(inputs) for _ in value)
+            else:
+                fields[f.name] = smaller(value)
+        new[node] = type(node)(**fields)
+    return [new[n] for n in outputs]
+
+
+def sample(outputs: Sequence[Node], seed: int = 0) -> dict[Node, Array]:
+    """Random values for every leaf: normal numbers, and positions that are in range wherever they are used."""
+    rng = np.random.default_rng(seed)
+    limits: dict[Node, int] = {}
+    for n in walk(outputs):
+        if isinstance(n, Pick):
+            limits[n.index] = int(n.x.type.shape[-1])  # type: ignore[arg-type]
+        elif isinstance(n, Place):
+            limits[n.index] = int(n.size)  # type: ignore[arg-type]
+    arrays: dict[Node, Array] = {}
+    for n in walk(outputs):
+        shape = (*([] if n.type.rows == UNIT else [n.type.rows.rows]), *n.type.shape)
+        if isinstance(n, Index):
+            arrays[n] = rng.integers(0, n.over.rows or 1, shape)
+        elif isinstance(n, (Column, Parameter, State)):
+            kind = n.type.element.kind
+            value = rng.normal(0, 1, shape) if kind == "float" else rng.integers(0, limits.get(n, 2), shape)
+            arrays[n] = value.astype(n.type.element.storage)
+        elif isinstance(n, Counter):
+            arrays[n] = np.float64(1)
+    return arrays
+
+
+def difference(before: Node, after: Node) -> float:
+    """The largest difference of two nodes on random rows, relative to the larger of 1 and the values' size.
+
+    Both must consist of operators that have kernels.
+    """
+    outputs = shrunk([before, after])
+    plan = Plan({"before": outputs[0], "after": outputs[1]})
+    row_sets = {n.type.rows for n in walk(outputs)} | {n.rows for n in walk(outputs) if isinstance(n, (Column, Count))}
+    rows = {r: r.rows or 1 for r in row_sets}
+    values = evaluate(plan, sample(outputs), rows)
+    a, b = (np.asarray(values[k], dtype=float) for k in ("before", "after"))
+    both = np.isfinite(a) & np.isfinite(b)
+    scale = np.maximum(1, np.maximum(np.abs(a), np.abs(b)))
+    return float(np.max(np.where(both, np.abs(a - b) / scale, 0), initial=0))
+
+
+def constant_values(plan: Plan, parameters: Mapping[Node, Array]) -> dict[str, Any]:
+    """The values of a plan that reads no rows."""
+    return evaluate(plan, parameters, {UNIT: 1})

@@ -1,0 +1,184 @@
+"""EVALUATE: a model's predictions beside the truth, and what they amount to, computed by DuckDB."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..errors import DataError, ProgrammingError, listed, suggest
+from ..executor.catalog import StoredVersion
+from ..executor.dataset import match, quoted
+from ..executor.results import Rows
+from ..parser.statements import Evaluate
+from ..planner.model import Model
+from ..planner.node import Node, walk
+from ..planner.ops import Column, Pick, Sigmoid, Softmax, Softplus
+from .core import Session, runs
+from .metrics import METRICS, PER_CLASS, RANKED, Metric
+from .predict import as_input, class_type, input_type, output_type, predictor, without_predict
+from .rows import one_row
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a model predicts: a number, one of some classes, or yes and no.
+
+    ``scores`` is the plan of the classes' probabilities, or of the probability of yes.
+    """
+
+    kind: str
+    target: Column
+    scores: Node | None
+
+
+@runs(Evaluate)
+def evaluate(session: Session, statement: Evaluate) -> Rows:
+    """One row: the model, its version, how many rows, and the metrics asked for or those that suit the target."""
+    model, version = session.models.trained(statement.model, statement.version)
+    task = task_of(model, statement)
+    metrics = chosen(statement, task)
+    sql, values = metrics_sql(session, statement, model, version, task, metrics)
+    names = [m.name for m in metrics]
+    table = session.storage.query(sql, values)
+    [counts] = table.select(["rows", "nulls"]).to_pylist()
+    if counts["rows"] == 0:
+        raise DataError("there are no rows to evaluate on", place=statement.on.place)
+    if counts["nulls"]:
+        raise DataError(
+            f'the target "{task.target.name}" has {counts["nulls"]} NULLs in {counts["rows"]} rows',
+            place=statement.on.place,
+            hint=f"WHERE {task.target.name} IS NOT NULL",
+        )
+    head = one_row(
+        session,
+        {"model": str(statement.model), "version": version.version if version else None, "rows": counts["rows"]},
+    ).arrow()
+    for name in names:
+        head = head.append_column(name, table.column(name))
+    return session.storage.table_rows(head)
+
+
+def task_of(model: Model, statement: Evaluate) -> Task:
+    """What kind of prediction it is, told from the target's type and the loss. One target is needed."""
+    if len(model.targets) != 1:
+        raise ProgrammingError(
+            f'EVALUATE compares one TARGET, and model "{statement.model}" has {len(model.targets)}',
+            place=statement.model.place,
+        )
+    [target] = model.targets.values()
+    nodes = list(walk([model.loss])) if model.loss is not None else []
+    picked = [n.x for n in nodes if isinstance(n, Pick) and n.index is target]
+    if target.type.element.kind == "boolean":
+        soft = [n.x for n in nodes if isinstance(n, Softplus)]
+        return Task("yes/no", target, Sigmoid(soft[0]) if soft else None)
+    if picked or target.type.element.kind == "category":
+        return Task("classes", target, Softmax(picked[0]) if picked else None)
+    if target.type.shape:
+        raise ProgrammingError("EVALUATE compares single values, not tensors", place=statement.model.place)
+    return Task("number", target, None)
+
+
+def chosen(statement: Evaluate, task: Task) -> list[Metric]:
+    """The metrics asked for, else those that suit the task. Raises ProgrammingError for one that does not."""
+    if not statement.metrics:
+        needs_scores = ("auc", "log_loss")
+        suit = [m for m in METRICS.values() if task.kind in m.tasks and m.is_default]
+        return [m for m in suit if task.scores is not None or m.name not in needs_scores]
+    found = []
+    for name in statement.metrics:
+        metric = METRICS.get(name.name.lower())
+        if metric is None:
+            hint = suggest(name.name, METRICS) or f"metrics are {listed(METRICS)}"
+            raise ProgrammingError(f"unknown metric {name.name}", place=name.place, hint=hint)
+        if task.kind not in metric.tasks or (task.scores is None and metric.name in ("auc", "log_loss")):
+            suit = listed(m.name for m in METRICS.values() if task.kind in m.tasks)
+            message = f'{metric.name} does not suit the target "{task.target.name}"'
+            raise ProgrammingError(message, place=name.place, hint=f"metrics that do are {suit}")
+        found.append(metric)
+    return found
+
+
+def metrics_sql(
+    session: Session,
+    statement: Evaluate,
+    model: Model,
+    version: StoredVersion | None,
+    task: Task,
+    metrics: list[Metric],
+) -> tuple[str, Mapping[str, object]]:
+    """The query that scores the rows and computes the metrics."""
+    query = without_predict(session, statement.on)
+    source = match(session.storage, query, model, {**model.inputs, task.target.name: task.target})
+    function = scoring_function(session, statement, model, version, task)
+    inputs = ", ".join(as_input(quoted(source.columns[n][0]), c.type) for n, c in model.inputs.items())
+    actual = quoted(source.columns[task.target.name][0])
+    classes = class_list(version, task)
+    judged = "label" if task.kind == "yes/no" else "TRUE"
+    parts = [
+        f"predictions AS (SELECT {actual} AS actual, {function}({inputs}) AS s FROM {query.text})",
+        f"scored AS MATERIALIZED (SELECT actual, s.predicted, {scores_sql(task, classes)} FROM predictions)",
+    ]
+    if task.kind != "number":
+        parts.append(PER_CLASS.format(judged=judged).strip())
+        if task.scores is not None:
+            parts.append(RANKED.format(classes=classes).strip())
+    counts = "(SELECT count(*) FROM scored) AS rows, (SELECT count(*) FILTER (actual IS NULL) FROM scored) AS nulls"
+    wanted = ", ".join([counts, *(f"{m.sql} AS {quoted(m.name)}" for m in metrics)])
+    return f"WITH {', '.join(parts)} SELECT {wanted}", query.values
+
+
+def class_list(version: StoredVersion | None, task: Task) -> str:
+    """The classes in the order of their probabilities, as SQL."""
+    column = task.target.type.element.column
+    if task.kind == "yes/no":
+        return "[TRUE]"
+    if version is not None and column is not None:
+        type_text, values = version.classes[column]
+        return "[" + ", ".join(f"CAST({literal(v)} AS {type_text})" for v in values) + "]"
+    size = task.scores.type.shape[-1] if task.scores is not None else 0
+    return f"range({size})"
+
+
+def literal(text: str) -> str:
+    """A text as SQL writes it."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def scores_sql(task: Task, classes: str) -> str:
+    """The probabilities of the classes, and that of the actual one."""
+    if task.scores is None:
+        return "NULL AS probabilities, NULL AS of_actual"
+    if task.kind == "yes/no":
+        of_actual = "CASE WHEN actual THEN s.probability ELSE 1 - s.probability END"
+        return f"[s.probability] AS probabilities, {of_actual} AS of_actual"
+    return (
+        f"CAST(s.probability AS FLOAT[]) AS probabilities, "
+        f"CAST(s.probability AS FLOAT[])[list_position({classes}, actual)] AS of_actual"
+    )
+
+
+def scoring_function(
+    session: Session, statement: Evaluate, model: Model, version: StoredVersion | None, task: Task
+) -> str:
+    """A DuckDB function that gives the prediction, and the probabilities where there are any."""
+    predicted = model.columns[model.prediction]
+    columns = {"predicted": predicted} | ({"probability": task.scores} if task.scores is not None else {})
+    scored = replace(model, columns=columns)
+    run = predictor(session, scored, version, list(columns))
+    is_yes = task.kind == "yes/no" and predicted.type.element.kind == "float"
+    types = {n: output_type(c.type, class_type(version, c)) for n, c in columns.items()}
+    types["predicted"] = "BOOLEAN" if is_yes else types["predicted"]
+
+    def score(*arguments: pa.ChunkedArray) -> pa.Array:
+        values = run(*arguments)
+        if is_yes:
+            values["predicted"] = pc.greater_equal(values["predicted"], 0.5)
+        return pa.StructArray.from_arrays([values[n] for n in columns], list(columns))
+
+    name = f"mlsql evaluate {statement.model} {version.version if version else 0}".lower()
+    struct = f"STRUCT({', '.join(f'{n} {t}' for n, t in types.items())})"
+    session.storage.function(name, score, [input_type(c.type) for c in model.inputs.values()], struct)
+    return quoted(name)

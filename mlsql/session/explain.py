@@ -1,0 +1,289 @@
+"""EXPLAIN: the plan of a statement, the optimizer's steps, the generated code, the gradient. Nothing is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..autodiff.gradient import adjoints
+from ..errors import NotSupportedError, ProgrammingError, listed, suggest
+from ..executor.check import difference
+from ..executor.codegen import generate
+from ..executor.dataset import classes_of, match
+from ..executor.results import Rows
+from ..executor.run import evaluate, leaves, resized
+from ..explain.formula import formula
+from ..explain.gradient import gradient_rows
+from ..explain.listing import listing, number
+from ..optimizer.rule import Step
+from ..optimizer.stages import optimize, run_stage, simplify
+from ..parser.statements import CreateModel, Evaluate, Explain, ExplainGradient, SelectSql, Statement, Train
+from ..planner.binder import bind_model
+from ..planner.model import Model, classes_symbol
+from ..planner.node import Node, depends_on, walk
+from ..planner.ops import Column, Parameter, State
+from ..planner.plan import Plan
+from ..types import UNIT, shape_text
+from .core import Session, runs
+from .create import with_declared_inputs
+from .models import parameter_arrays
+from .predict import rewritten, without_predict
+from .rows import lines_rows, table_rows
+from .train import bound, plan_training, read_settings, split_count, used_columns
+
+OPTIONS = ("LOGICAL", "PHYSICAL", "STEPS", "CODE", "MEMORY")
+
+
+@runs(Explain)
+def explain(session: Session, statement: Explain) -> Rows:
+    """The plan of a statement as rows; an option says which side of it to show."""
+    option = chosen_option(statement)
+    inner = statement.statement
+    if statement.analyze:
+        raise NotSupportedError("EXPLAIN ANALYZE of a model is not supported yet", place=statement.place)
+    if isinstance(inner, Train):
+        return EXPLAIN_TRAIN[option](session, inner)
+    plans = forward_plans(session, inner)
+    if not plans:
+        raise NotSupportedError("there is no plan to explain in this statement", place=statement.place)
+    if option == "STEPS":
+        return steps_rows(session, [s for _, logical, _ in plans for s in optimize(logical).steps], {})
+    lines: list[str] = []
+    for title, logical, rows in plans:
+        plan = logical if option == "LOGICAL" else optimize(logical).plan
+        lines += [title, *forward_lines(plan, rows, option)]
+    if isinstance(inner, SelectSql):
+        lines += ["", "DuckDB's plan, in which each model is a function:", *duckdb_plan(session, inner)]
+    return lines_rows(session, lines)
+
+
+def chosen_option(statement: Explain) -> str:
+    """The one option that says what to show; PHYSICAL, the optimized plan, if there is none."""
+    for o in statement.options:
+        if o.name not in OPTIONS:
+            hint = suggest(o.name, OPTIONS) or f"options are {listed(OPTIONS)}"
+            raise ProgrammingError(f"EXPLAIN has no option {o.name}", place=o.place, hint=hint)
+    if len(statement.options) > 1:
+        raise ProgrammingError("one option of EXPLAIN at a time", place=statement.options[1].place)
+    return statement.options[0].name if statement.options else "PHYSICAL"
+
+
+# -- TRAIN ---------------------------------------------------------------------------------------------------------
+
+
+def planned(session: Session, statement: Train) -> tuple[Model, Any, tuple[Step, ...], int]:
+    """The training plan, made from the table's size and classes without reading its rows."""
+    definition = session.models.definition(statement.model)
+    settings = read_settings(statement)
+    model = bound(statement, definition, {})
+    rows = 1
+    if statement.on is not None:
+        query = without_predict(session, statement.on)
+        source = match(session.storage, query, model, used_columns(model))
+        classes = classes_of(session.storage, source, model)
+        sizes = {classes_symbol(c): len(values) for c, (_, values) in classes.items()}
+        model = bound(statement, definition, sizes)
+        [(rows,)] = session.storage.rows(f"SELECT count(*) FROM {query.text}", query.values)
+    count = split_count(statement, rows)
+    loop, steps = plan_training(model, settings, rows, count, subset=count != rows)
+    return model, loop, steps, count
+
+
+def explain_train(session: Session, statement: Train) -> Rows:
+    """The loop: what is computed once, and in each step the forward pass, the gradient, the update."""
+    _, loop, _, count = planned(session, statement)
+    settings = read_settings(statement)
+    limits = settings.limits
+    size = loop.batch.rows or 1
+    steps = 1 if loop.index is None else -(-count // size)
+    until = "until told to stop"
+    if limits.epochs or limits.steps:
+        until = f"{limits.epochs} epochs" if limits.epochs else f"{limits.steps} steps in all"
+    head = f"TRAIN {statement.model} WITH {settings.solver.name}: {until}, {steps} steps an epoch, {size} rows a step"
+    outputs = [loop.loss, loop.rate, *loop.updates.values()]
+    nodes = list(walk(outputs))
+    moving = [n for n in nodes if n.kind in ("index", "counter", "state")]
+    in_loop = depends_on(nodes, moving)
+    forward = set(walk([loop.loss]))
+    flat = {s.type for s in loop.updates}
+    update = {n for n in nodes if n not in forward and n.type in flat and n.kind == "map"}
+    sections = [
+        ("once", [n for n in nodes if n not in in_loop or isinstance(n, State)]),
+        ("each step: forward", [n for n in nodes if n in forward and n in in_loop and not isinstance(n, State)]),
+        ("each step: backward", [n for n in nodes if n in in_loop - forward - update and not isinstance(n, State)]),
+        ("each step: update", [n for n in nodes if n in update]),
+    ]
+    work = sum(n.flops() for n in nodes if n in in_loop)
+    program, _ = loop.generated()
+    tail = f"{number(work)} flops a step; arena {number(program.arena_bytes)} bytes"
+    return lines_rows(session, [head, *listing(sections, loop.names), tail])
+
+
+def explain_train_logical(session: Session, statement: Train) -> Rows:
+    """The loss as bound, before anything was rewritten."""
+    model = bound(statement, session.models.definition(statement.model), {})
+    assert model.loss is not None
+    return lines_rows(session, listing([("loss", list(walk([model.loss])))], model.names))
+
+
+def explain_train_steps(session: Session, statement: Train) -> Rows:
+    model, loop, steps, _ = planned(session, statement)
+    return steps_rows(session, steps, {**loop.names, **model.names})
+
+
+def explain_train_code(session: Session, statement: Train) -> Rows:
+    """The Python that one step runs."""
+    _, loop, _, _ = planned(session, statement)
+    program, _ = loop.generated()
+    return lines_rows(session, program.source.rstrip().split("\n"))
+
+
+def explain_train_memory(session: Session, statement: Train) -> Rows:
+    """The arena: which value lies in which slot."""
+    _, loop, _, _ = planned(session, statement)
+    program, _ = loop.generated()
+    layout = program.layout
+    by_slot: dict[int, list[str]] = {}
+    for node, slot in layout.slot.items():
+        by_slot.setdefault(slot, []).append(loop.names.get(node, node.operator_name()))
+    slots = [*enumerate(layout.slots), *((i + len(layout.slots), s) for i, s in enumerate(program.scratch))]
+    return table_rows(
+        session,
+        {
+            "slot": [i for i, _ in slots],
+            "bytes": [size for _, size in slots],
+            "holds": [", ".join(by_slot.get(i, ["scratch of kernels"])) for i, _ in slots],
+        },
+    )
+
+
+EXPLAIN_TRAIN: Mapping[str, Callable[[Session, Train], Rows]] = {
+    "PHYSICAL": explain_train,
+    "LOGICAL": explain_train_logical,
+    "STEPS": explain_train_steps,
+    "CODE": explain_train_code,
+    "MEMORY": explain_train_memory,
+}
+
+
+# -- models that predict -------------------------------------------------------------------------------------------
+
+
+def forward_plans(session: Session, statement: Statement) -> list[tuple[str, Plan, Any]]:
+    """For every model that a statement applies: a title, the logical plan, the row set."""
+    if isinstance(statement, CreateModel):
+        model = bind_model(with_declared_inputs(session, statement))
+        outputs = dict(model.columns) | ({"loss": model.loss} if model.loss is not None else {})
+        return [(f"model {statement.model}", Plan(outputs, model.names), model.rows)]
+    if isinstance(statement, Evaluate):
+        model, _ = session.models.trained(statement.model, statement.version)
+        return [(f"EVALUATE {statement.model}", Plan(model.columns, model.names).keep([model.prediction]), model.rows)]
+    found = []
+    for call in statement.predicts if isinstance(statement, SelectSql) else ():
+        model, _ = session.models.trained(call.model, call.version)
+        wanted = list(model.columns) if call.is_table else [call.output or model.prediction]
+        found.append((f"PREDICT {call.model}", Plan(model.columns, model.names).keep(wanted), model.rows))
+    return found
+
+
+def forward_lines(plan: Plan, rows: Any, option: str) -> list[str]:
+    """A forward plan as text: the listing, or the code that it becomes."""
+    nodes = list(plan.outputs.values())
+    if option in ("CODE", "MEMORY"):
+        part, _ = resized(nodes, rows, 2048) if rows != UNIT else (nodes, UNIT)
+        program = generate(part, names=plan.names, varying=leaves(part))
+        if option == "CODE":
+            return program.source.rstrip().split("\n")
+        return [f"arena of {number(program.arena_bytes)} bytes for 2048 rows at a time"]
+    return listing([("", list(plan.nodes()))], plan.names)
+
+
+def duckdb_plan(session: Session, statement: SelectSql) -> list[str]:
+    """DuckDB's own EXPLAIN of the statement with the models as functions."""
+    text = rewritten(session, statement)
+    rows = session.storage.rows(f"EXPLAIN {text}", statement.values)
+    return [line for row in rows for line in str(row[-1]).rstrip().split("\n")]
+
+
+# -- steps, gradient -----------------------------------------------------------------------------------------------
+
+
+def steps_rows(session: Session, steps: Sequence[Step], names: Mapping[Node, str]) -> Rows:
+    """A row a rewriting: the law, before and after, work before and after, why, and whether both sides agree."""
+    columns: dict[str, list[Any]] = {
+        key: [] for key in "stage rule law before after flops_before flops_after why difference".split()
+    }
+    for s in steps:
+        after = s.after
+        columns["stage"].append(s.stage)
+        columns["rule"].append(s.rule.name)
+        columns["law"].append(s.rule.law)
+        columns["before"].append(formula(s.before, names, 3))
+        columns["after"].append("" if after is None else formula(after, names, 3))
+        columns["flops_before"].append(work_of(s.before))
+        columns["flops_after"].append(0 if after is None else work_of(after))
+        columns["why"].append(s.rule.why)
+        columns["difference"].append(None if after is None else largest_difference(s.before, after))
+    return table_rows(session, columns)
+
+
+def work_of(node: Node) -> int:
+    """Floating-point operations of a node and all that it stands on, each counted once."""
+    return sum(n.flops() for n in walk([node]))
+
+
+def largest_difference(before: Node, after: Node) -> float:
+    """The largest relative difference of both sides of a step on random rows."""
+    expanded = run_stage("expand", Plan({"before": before, "after": after}), [])
+    return difference(expanded.outputs["before"], expanded.outputs["after"])
+
+
+@runs(ExplainGradient)
+def explain_gradient(session: Session, statement: ExplainGradient) -> Rows:
+    """The forward pass and the derivative by every node side by side, with values where no data is needed."""
+    definition = session.models.definition(statement.model)
+    version = session.models.version(statement.model)
+    model = session.models.trained(statement.model)[0] if version else bind_model(definition)
+    if model.loss is None:
+        raise ProgrammingError(f'model "{statement.model}" has nothing to minimize', place=statement.model.place)
+    names = {node: name for node, name in model.names.items() if node.inputs}
+    loss_name = names.get(model.loss, "loss")
+    simplified = simplify(Plan({"loss": model.loss}, names))
+    loss = simplified.plan.outputs["loss"]
+    sources = [p.node for p in model.parameters.values() if not p.frozen]
+    found = adjoints(loss, sources)
+    plan = simplify(Plan({str(i): g for i, g in enumerate(found.values())}, simplified.plan.names)).plan
+    derivatives = dict(zip(found, plan.outputs.values(), strict=True))
+    rows = gradient_rows(loss, derivatives, simplified.plan.names, loss_name)
+    forward, backward = shown_values(model, version, rows)
+    return table_rows(
+        session,
+        {
+            "node": [r.name for r in rows],
+            "forward": [r.forward for r in rows],
+            "value": forward,
+            "derivative": [r.derivative for r in rows],
+            "gradient": [r.gradient for r in rows],
+            "gradient_value": backward,
+            "read_again_by_gradient_of": [r.reused for r in rows],
+        },
+    )
+
+
+def shown_values(model: Model, version: Any, rows: Sequence[Any]) -> tuple[list[str], list[str]]:
+    """The values of the forward pass and of the derivatives; types where they depend on data that is not there."""
+    has_data = any(isinstance(n, Column) for r in rows for n in walk([r.node, r.adjoint]))
+    if has_data or not (model.has_values or version):
+        types = [r.node.type for r in rows]
+        texts = [f"{t.element}{shape_text(t.shape)}{'' if t.rows == UNIT else ' a row'}" for t in types]
+        return texts, texts
+    outputs = {f"f{i}": r.node for i, r in enumerate(rows)} | {f"g{i}": r.adjoint for i, r in enumerate(rows)}
+    plan = optimize(Plan(outputs)).plan
+    arrays = parameter_arrays(model, version)
+    values = evaluate(plan, {n: arrays[n] for n in walk(plan.outputs.values()) if isinstance(n, Parameter)}, {})
+    return [shown(values[f"f{i}"]) for i in range(len(rows))], [shown(values[f"g{i}"]) for i in range(len(rows))]
+
+
+def shown(value: Any) -> str:
+    """A number, or a tensor as a list."""
+    return f"{value:g}" if isinstance(value, float) else str(value.tolist())

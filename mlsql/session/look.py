@@ -1,0 +1,65 @@
+"""SHOW and DESCRIBE."""
+
+from __future__ import annotations
+
+from ..executor.results import Rows
+from ..optimizer.rule import RULES
+from ..parser.statements import DescribeModel, ShowLayers, ShowModels, ShowRules
+from ..planner.binder import bind_model
+from ..planner.functions import FUNCTIONS
+from ..planner.layers import standard_layers
+from ..types import shape_text
+from .core import Session, runs
+from .models import sizes_of
+from .predict import select
+from .rows import table_rows
+
+
+@runs(ShowModels)
+def show_models(session: Session, statement: ShowModels) -> Rows:
+    """A row a model."""
+    return session.storage.table_rows(session.catalog.models())
+
+
+@runs(ShowLayers)
+def show_layers(session: Session, statement: ShowLayers) -> Rows:
+    """A row a function or layer that a model can call."""
+    found = {f.name: (f.usage, f.doc) for f in FUNCTIONS.values()}
+    found |= {layer.name: (layer.usage, layer.doc) for layer in standard_layers().values()}
+    rows = [found[name] for name in sorted(found)]
+    return table_rows(session, {"layer": [u for u, _ in rows], "description": [d.split("\n\n")[0] for _, d in rows]})
+
+
+@runs(ShowRules)
+def show_rules(session: Session, statement: ShowRules) -> Rows:
+    """A row a rule of the optimizer."""
+    rules = list(RULES.values())
+    fields = ("name", "stage", "law", "before", "after", "when", "why")
+    return table_rows(session, {f: [getattr(r, f) for r in rules] for f in fields})
+
+
+@runs(DescribeModel)
+def describe(session: Session, statement: DescribeModel) -> Rows:
+    """A row an input, target, parameter and output of a model, with its type."""
+    if not statement.explicit and session.catalog.find(str(statement.model)) is None:
+        return select(session, statement.sql)
+    version = session.models.version(statement.model)
+    definition = session.models.definition(statement.model)
+    model = bind_model(definition, sizes_of(version) if version else {})
+    rows: list[tuple[str, str, str, str]] = []
+    for role, columns in (("input", model.inputs), ("target", model.targets)):
+        rows += [(role, name, model.type_texts[name], "") for name in columns]
+    if version:
+        for column, (type_text, values) in version.classes.items():
+            shown = ", ".join(values[:10]) + (", ..." if len(values) > 10 else "")
+            rows.append(("classes", column, type_text, f"{len(values)}: {shown}"))
+    for name, p in model.parameters.items():
+        text = p.initial.kind if p.initial.kind != "LITERAL" else str(p.initial.value)
+        detail = f"INIT {text}{' FROZEN' if p.frozen else ''}"
+        rows.append(("parameter", name, f"{p.node.element}{shape_text(p.node.shape)}", detail))
+    for name, node in model.columns.items():
+        element = (node.type.element.column and model.type_texts[node.type.element.column]) or str(node.type.element)
+        detail = "what PREDICT returns" if name == model.prediction else ""
+        rows.append(("output", name, f"{element}{shape_text(node.type.shape)}", detail))
+    names = ("role", "name", "type", "detail")
+    return table_rows(session, dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)))

@@ -1,0 +1,254 @@
+"""What the tests of plans share: models from text, random arrays for leaves, differences, counted arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mlsql.autodiff.gradient import gradients
+from mlsql.executor.device import namespace
+from mlsql.executor.run import Executable, evaluate, executable, leaves
+from mlsql.optimizer.rule import RULES
+from mlsql.optimizer.stages import Optimized, optimize, simplify
+from mlsql.parser import parse
+from mlsql.planner.binder import bind_model
+from mlsql.planner.model import Model, classes_symbol
+from mlsql.planner.node import Node, walk
+from mlsql.planner.ops import Cast, Column, Count, Index, Multiply, Parameter, Reshape, State, Sum, Take
+from mlsql.planner.plan import Plan
+from mlsql.types import DOUBLE, FLOAT, UNIT, RowSet
+
+Array = Any
+TABLE = RowSet("table", 7)
+ALL_BUT_EXPAND = tuple(r.name for r in RULES.values() if r.stage != "expand")
+
+
+# -- models ------------------------------------------------------------------------------------------------------------
+
+
+def bind(text: str, **classes: int) -> Model:
+    """The model of one CREATE MODEL, with the number of classes of its categorical targets."""
+    (statement,) = parse(text)
+    return bind_model(statement, {classes_symbol(c): n for c, n in classes.items()})
+
+
+def loss_of(model: Model) -> Plan:
+    """The loss of a model over TABLE, before any rule has seen it."""
+    assert model.loss is not None
+    plan = Plan({"loss": model.loss}, model.names)
+    return plan.replaced(moved(model, plan, TABLE))
+
+
+def moved(model: Model, plan: Plan, rows: RowSet, index: Index | None = None) -> dict[Node, Node]:
+    """The model's columns as those of a table, taken by the index of a batch where there is one."""
+    new: dict[Node, Node] = {Count(model.rows): Count(rows if index is None else index.rows)}
+    for n in plan.nodes():
+        if isinstance(n, Column):
+            column = Column(n.name, rows, n.element, n.shape)
+            new[n] = column if index is None else Take(column, index)
+    return new
+
+
+def in_double(plan: Plan) -> Plan:
+    """The plan with leaves and conversions to FLOAT made DOUBLE, so that differences of its values are exact enough."""
+
+    def change(n: Node) -> Node:
+        match n:
+            case Column(name, rows, element, shape) if element == FLOAT:
+                return Column(name, rows, DOUBLE, shape)
+            case Parameter(name, element, shape) if element == FLOAT:
+                return Parameter(name, DOUBLE, shape)
+            case Cast(x, element) if element == FLOAT:
+                return Cast(x, DOUBLE)
+        return n
+
+    return plan.rewritten(change)
+
+
+def parameters(plan: Plan) -> list[Parameter]:
+    """The parameters that a plan reads."""
+    return [n for n in plan.nodes() if isinstance(n, Parameter)]
+
+
+def with_gradients(plan: Plan, without: Collection[str] = ()) -> Optimized:
+    """The whole way of a loss through the optimizer: simplified, differentiated by every parameter, optimized."""
+    sources = parameters(plan)
+    simple = simplify(plan, without)
+    loss = simple.plan.outputs["loss"]
+    outputs = {"loss": loss, **{f"by {p.name}": g for p, g in zip(sources, gradients(loss, sources), strict=True)}}
+    best = optimize(Plan(outputs, simple.plan.names), without)
+    return Optimized(best.plan, (*simple.steps, *best.steps))
+
+
+# -- arrays ------------------------------------------------------------------------------------------------------------
+
+
+def random_array(n: Node, rng: np.random.Generator, count: int | None = None, *, positive: bool = False) -> Array:
+    """Values for a leaf: numbers of magnitude 0.3 to 1.7, away from where functions have kinks; indexes below 3."""
+    rows = n.type.rows
+    shape = (() if rows == UNIT else (count or rows.rows or 1,)) + n.type.shape
+    match n.type.element.kind:
+        case "integer" | "category":
+            value: Array = rng.integers(0, 3, shape)
+        case "boolean":
+            value = rng.integers(0, 2, shape)
+        case _:
+            value = rng.uniform(0.3, 1.7, shape) * (1 if positive else rng.choice([-1, 1], shape))
+    return np.asarray(value, n.type.element.storage)
+
+
+def random_leaves(outputs: Collection[Node], seed: int = 0, *, positive: bool = False) -> dict[Node, Array]:
+    """Values for every leaf of a plan."""
+    rng = np.random.default_rng(seed)
+    found = [n for n in walk(outputs) if isinstance(n, (Column, Parameter, State, Index))]
+    return {n: random_array(n, rng, positive=positive) for n in sorted(found, key=repr)}
+
+
+def row_sets(outputs: Collection[Node]) -> dict[RowSet, int]:
+    """Every row set of a plan, with as many rows as it was planned for."""
+    found = {n.type.rows for n in walk(outputs)} | {n.rows for n in walk(outputs) if isinstance(n, Count)}
+    return {r: r.rows or 1 for r in found}
+
+
+def run(plan: Plan, arrays: Mapping[Node, Array]) -> dict[str, Array]:
+    """The outputs of a plan, as arrays."""
+    found = evaluate(plan, arrays, row_sets(plan.outputs.values()))
+    return {k: np.asarray(v) for k, v in found.items()}
+
+
+def value_of(node: Node, arrays: Mapping[Node, Array]) -> Array:
+    """The value of one node."""
+    return run(expanded(Plan({"value": node})), arrays)["value"]
+
+
+def expanded(plan: Plan) -> Plan:
+    """The plan with composite operators taken apart, and nothing else changed."""
+    return optimize(plan, without=ALL_BUT_EXPAND).plan
+
+
+def weighted_sum(node: Node, name: str = "weights") -> Node:
+    """A single number that depends on every number of a node: its sum times a leaf of weights."""
+    t = node.type
+    weights: Node = (
+        Parameter(name, DOUBLE, t.shape) if t.rows == UNIT else Column(name, t.rows, DOUBLE, t.shape)
+    )
+    total = Sum(Multiply(node, weights), t.rows != UNIT, tuple(range(t.rank)))
+    return Reshape(total, ())
+
+
+def differences(loss: Node, sources: Sequence[Node], arrays: Mapping[Node, Array], step: float = 1e-6) -> list[Array]:
+    """The derivative of a loss by each source, from central differences of its value."""
+    outputs = list(expanded(Plan({"loss": loss})).outputs.values())
+    held = {n: np.array(a) for n, a in arrays.items()}
+    with np.errstate(all="ignore"):
+        function = executable(outputs, varying=leaves(outputs)).bind(held, row_sets(outputs))
+        indexes = [held[n] for n in walk(outputs) if isinstance(n, Index)]
+        found = []
+        for source in sources:
+            slope = np.zeros(held[source].shape)
+            for place in np.ndindex(*slope.shape):
+                before = held[source][place]
+                values = []
+                for side in (1, -1):
+                    held[source][place] = before + side * step
+                    values.append(function(*indexes)[0])
+                held[source][place] = before
+                slope[place] = (values[0] - values[1]) / (2 * step)
+            found.append(slope)
+    return found
+
+
+# -- counted arithmetic ------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Meter:
+    """What generated code did: operations on numbers that are not positions, and the types it computed in."""
+
+    flops: int = 0
+    types: set[str] = field(default_factory=set)
+
+    def note(self, operations: int, operands: Sequence[Any], out: Any) -> None:
+        """Arithmetic on whole numbers into whole numbers is address arithmetic, and not counted."""
+        arrays = [a.dtype for a in operands if isinstance(a, np.ndarray)]
+        if out.dtype.kind == "i":
+            return
+        self.flops += operations
+        self.types |= {str(np.result_type(*arrays, out.dtype) if out.dtype.kind == "f" else out.dtype)}
+
+
+class Counted(np.ndarray):
+    """An array that reports the arithmetic done with it to ``meter``, views included."""
+
+    meter: Meter
+
+    def __array_finalize__(self, source: Any) -> None:
+        self.meter = getattr(source, "meter", None)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = (), **options: Any) -> Any:
+        plain = [a.view(np.ndarray) if isinstance(a, Counted) else a for a in inputs]
+        into = tuple(a.view(np.ndarray) if isinstance(a, Counted) else a for a in out)
+        result = getattr(ufunc, method)(*plain, **({"out": into} if out else {}), **options)
+        shown = into[0] if into else plain[0] if result is None else np.asarray(result)
+        if method == "reduce":
+            operations = np.size(plain[0])
+        elif method == "at":
+            operations = np.broadcast_to(plain[2], (*np.shape(plain[1]), *plain[0].shape[1:])).size
+        elif ufunc is np.matmul:
+            operations = 2 * shown.size * np.shape(plain[0])[-1]
+        else:
+            operations = shown.size
+        operands = [] if "dtype" in options else plain[:1] + plain[2:] if method == "at" else plain
+        self.meter.note(operations, operands, shown)
+        return out[0] if out else result
+
+    def argmax(self, *arguments: Any, **options: Any) -> Any:
+        self.meter.flops += self.size
+        return self.view(np.ndarray).argmax(*arguments, **options)
+
+
+def counted(array: Array, meter: Meter) -> Counted:
+    """An array, watched."""
+    made = np.asarray(array).view(Counted)
+    made.meter = meter
+    return made
+
+
+def measure(node: Node, arrays: Mapping[Node, Array]) -> Meter:
+    """What the generated code of a node does when it runs once."""
+    (output,) = expanded(Plan({"value": node})).outputs.values()
+    program = executable([output], varying=leaves([output])).program
+    meter = Meter()
+
+    def einsum(spec: str, x: Array, y: Array, out: Array) -> None:
+        operands, _, kept = spec.partition("->")
+        sizes = dict(zip(operands.replace(",", ""), (*x.shape, *y.shape), strict=True))
+        every = int(np.prod([sizes[c] for c in sizes]))
+        meter.note(every * (2 if set(sizes) - set(kept) else 1), [x, y], out)
+        np.einsum(spec, x.view(np.ndarray), y.view(np.ndarray), out=out.view(np.ndarray))
+
+    def where(condition: Array, x: Array, y: Array, out: Array) -> None:
+        meter.note(out.size, [], out)  # copies
+        out[...] = np.where(condition, x, y)
+
+    names = namespace()
+    names |= {"einsum": einsum, "where": where, "empty": lambda *a: counted(np.empty(*a), meter)}
+    exec(compile(program.source, "<counted>", "exec"), names)
+    rows = row_sets([output])
+    arena = program.allocate(names["empty"])
+    step = names["prepare"](
+        arena, *(rows[r] for r in program.row_counts), *(counted(arrays[n], meter) for n in program.arrays)
+    )
+    with np.errstate(all="ignore"):
+        step(*(arrays[n] for n in program.arguments))
+    return meter
+
+
+def bound_step(outputs: Sequence[Node], arrays: Mapping[Node, Array], **options: Any) -> Callable[..., Any]:
+    """step() of some outputs over given leaves."""
+    made: Executable = executable(outputs, **options)
+    rows = row_sets([*outputs, *options.get("updates", {}).values()])
+    return made.bind(arrays, rows)  # type: ignore[no-any-return]
