@@ -112,6 +112,14 @@ class Type:
         return f"{self.element}{shape_text(self.shape)}" + ("" if self.rows == UNIT else f" per row of {self.rows}")
 
 
+def concrete(shape: Shape) -> tuple[int, ...]:
+    """A shape without open sizes. Raises TypeProblem if one is known only from data that is not there yet."""
+    for d in shape:
+        if isinstance(d, Symbol):
+            raise TypeProblem(f"the size {d} is known only once the model is trained")
+    return tuple(d for d in shape if isinstance(d, int))
+
+
 def shape_text(shape: Shape) -> str:
     """A shape as SQL writes it: the innermost (last) size comes first, as in ``FLOAT[10][784]`` for 784×10."""
     return "".join(f"[{d}]" for d in reversed(shape))

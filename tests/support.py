@@ -132,9 +132,7 @@ def expanded(plan: Plan) -> Plan:
 def weighted_sum(node: Node, name: str = "weights") -> Node:
     """A single number that depends on every number of a node: its sum times a leaf of weights."""
     t = node.type
-    weights: Node = (
-        Parameter(name, DOUBLE, t.shape) if t.rows == UNIT else Column(name, t.rows, DOUBLE, t.shape)
-    )
+    weights: Node = Parameter(name, DOUBLE, t.shape) if t.rows == UNIT else Column(name, t.rows, DOUBLE, t.shape)
     total = Sum(Multiply(node, weights), t.rows != UNIT, tuple(range(t.rank)))
     return Reshape(total, ())
 

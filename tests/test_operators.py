@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.special
-from support import expanded, differences, measure, random_leaves, run, value_of, weighted_sum
+from support import differences, expanded, measure, random_leaves, run, value_of, weighted_sum
 
 from mlsql.autodiff.gradient import gradients
 from mlsql.planner.node import OPERATORS, Node
@@ -52,7 +52,7 @@ from mlsql.planner.ops import (
     Where,
 )
 from mlsql.planner.plan import Plan
-from mlsql.types import BIGINT, BOOLEAN, DOUBLE, FLOAT, INTEGER, UNIT, Element, RowSet, Shape, Type
+from mlsql.types import BIGINT, BOOLEAN, DOUBLE, FLOAT, INTEGER, UNIT, Element, RowSet, Type
 
 R = RowSet("r", 5)
 S = RowSet("s", 3)
@@ -107,7 +107,7 @@ LOGICAL = (And, Or, Not)
 
 def map_samples(cls: type[Map], element: Element) -> Iterator[Node]:
     """An elementwise operator over operands of every fit; what is no operand is an element type."""
-    fields = [f for f in dataclasses.fields(cls)]
+    fields = dataclasses.fields(cls)
     operands = [f.name for f in fields if f.type == "Node"]
     for fit in FITS[len(operands)]:
         kinds = [BOOLEAN if cls in LOGICAL or n == "condition" else element for n in operands]
@@ -219,7 +219,7 @@ SAMPLES: dict[type[Node], Callable[[Element], list[Node]]] = {
 
 def leaf_of(letters: str, name: str, element: Element) -> Node:
     """A leaf with the axes that a contraction's letters name."""
-    sizes = dict(i=2, o=4, k=3, a=2, b=3)
+    sizes = {"i": 2, "o": 4, "k": 3, "a": 2, "b": 3}
     shape = tuple(sizes[c] for c in letters.removeprefix("r"))
     return col(name, *shape, element=element) if letters.startswith("r") else par(name, *shape, element=element)
 
@@ -336,11 +336,13 @@ OF_NODE: dict[type[Node], Callable[..., Any]] = {
     Softmax: lambda n, x: scipy.special.softmax(x, axis=-1),
     Broadcast: repeated,
     Reshape: lambda n, x: x.reshape((*x.shape[: x.ndim - n.x.type.rank], *n.target)),
-    Transpose: lambda n, x: np.moveaxis(x, [i + x.ndim - len(n.order) for i in n.order],
-                                        range(x.ndim - len(n.order), x.ndim)),  # fmt: skip
+    Transpose: lambda n, x: np.moveaxis(
+        x, [i + x.ndim - len(n.order) for i in n.order], range(x.ndim - len(n.order), x.ndim)
+    ),
     Slice: lambda n, x: np.take(x, range(n.start, n.stop), axis_of(n, x)),
-    Pad: lambda n, x: np.pad(x, [(n.start, n.size - n.start - s) if i == axis_of(n, x) else (0, 0)
-                                 for i, s in enumerate(x.shape)]),  # fmt: skip
+    Pad: lambda n, x: np.pad(
+        x, [(n.start, n.size - n.start - s) if i == axis_of(n, x) else (0, 0) for i, s in enumerate(x.shape)]
+    ),
     Concat: concatenated,
     Contract: lambda n, x, y: np.einsum(n.spec, x, y),
     Take: lambda n, x, index: x[index],
@@ -370,8 +372,47 @@ def plain_value(node: Node, arrays: dict[Node, Any]) -> Any:
 
 # -- the sweeps ------------------------------------------------------------------------------------------------------
 
-CASES = [(name, i) for name, cls in OPERATORS.items() for i in range(len(samples(cls)) if issubclass(cls, Map) or cls in SAMPLES else 1)]
-each_sample = pytest.mark.parametrize(("name", "number"), CASES, ids=[f"{n}-{i}" for n, i in CASES])
+
+def all_samples(cls: type[Node], element: Element) -> list[Node]:
+    """The samples, none for an operator without: test_an_operator_says_what_it_is names it."""
+    return samples(cls, element) if issubclass(cls, Map) or cls in SAMPLES else []
+
+
+def each(wanted: Callable[[Node], bool], element: Element = DOUBLE) -> Any:
+    """One test for each sample of each operator that has the property."""
+    cases = [(name, i) for name, cls in OPERATORS.items() for i, n in enumerate(all_samples(cls, element)) if wanted(n)]
+    return pytest.mark.parametrize(("name", "number"), cases, ids=[f"{n}-{i}" for n, i in cases])
+
+
+def has_value(node: Node) -> bool:
+    """Counters and indexes are arguments of the step, not values of a plan."""
+    return not isinstance(node, (Counter, Index))
+
+
+def learns(node: Node) -> bool:
+    """Whether a gradient goes through it."""
+    return node.type.element.kind == "float" and bool(float_leaves(node))
+
+
+def float_leaves(node: Node) -> list[Node]:
+    return [n for n in random_leaves([node]) if n.type.element == DOUBLE]
+
+
+def runs_on_arrays(node: Node) -> bool:
+    """A leaf does nothing, and a single number is a plain number of Python's."""
+    return not isinstance(node, (*LEAVES, Constant)) and bool(node.type.shape or node.type.rows != UNIT)
+
+
+def computes_in_float(node: Node) -> bool:
+    return runs_on_arrays(node) and not isinstance(node, Cast) and node.type.element == FLOAT
+
+
+def may_be_mixed(node: Node) -> bool:
+    return isinstance(node, Map) and computes_in_float(node) and len(node.inputs) > 1 and bool(to_mix(node))
+
+
+def to_mix(node: Node) -> list[Node]:
+    return [n for n in node.inputs if n.type.element == FLOAT and isinstance(n, Column)][-1:]
 
 
 def arrays_for(node: Node, name: str) -> dict[Node, Any]:
@@ -387,12 +428,10 @@ def test_an_operator_says_what_it_is(name: str) -> None:
     assert cls is Iterate or samples(cls), f"{name} has no samples"
 
 
-@each_sample
+@each(has_value)
 @pytest.mark.parametrize("element", [DOUBLE, FLOAT], ids=str)
 def test_the_inferred_type_is_the_type_of_the_value(name: str, number: int, element: Element) -> None:
     node = samples(OPERATORS[name], element)[number]
-    if isinstance(node, (Counter, Index)):
-        pytest.skip("an argument of the step")
     value = value_of(node, arrays_for(node, name))
     lead = () if node.type.rows == UNIT else (node.type.rows.rows,)
     assert value.shape == (*lead, *node.type.shape)
@@ -400,65 +439,55 @@ def test_the_inferred_type_is_the_type_of_the_value(name: str, number: int, elem
         assert str(value.dtype) == node.type.element.storage
 
 
-@each_sample
+@each(has_value)
 def test_the_value_is_the_reference_s(name: str, number: int) -> None:
     node = samples(OPERATORS[name])[number]
-    if isinstance(node, (Counter, Index)):
-        pytest.skip("an argument of the step")
     arrays = arrays_for(node, name)
     rtol = 1e-6 if isinstance(node, Cast) else 1e-12
     np.testing.assert_allclose(value_of(node, arrays), reference(node, arrays), rtol=rtol, atol=1e-14)
 
 
-@each_sample
+@each(learns)
 def test_the_gradient_is_the_slope(name: str, number: int) -> None:
     node = samples(OPERATORS[name])[number]
-    if isinstance(node, Cast):
-        node = Cast(node.x, DOUBLE) if node.x.type.element != DOUBLE else Cast(Cast(node.x, FLOAT), DOUBLE)
-    sources = [n for n in random_leaves([node]) if n.type.element == DOUBLE and not isinstance(n, (Count, Counter))]
-    if node.type.element.kind != "float" or not sources:
-        pytest.skip("no gradient goes through it")
+    node = Cast(node, DOUBLE) if isinstance(node, Cast) else node
+    sources = float_leaves(node)
     loss = weighted_sum(node)
     arrays = {**random_leaves([loss], seed=5), **arrays_for(node, name)}
-    step = 1e-2 if isinstance(node, Cast) else 1e-6  # FLOAT in between has no smaller differences
+    through_float = isinstance(node, Cast)  # FLOAT in between has no small differences
+    step, tolerance = (1e-2, 1e-4) if through_float else (1e-6, 1e-6)
     plan = Plan({str(i): g for i, g in enumerate(gradients(loss, sources))})
+    assert [g.type for g in plan.outputs.values()] == [s.type for s in sources]
     found = run(expanded(plan), arrays)
-    tolerance = 1e-4 if isinstance(node, Cast) else 1e-6
     for source, g, expected in zip(sources, found.values(), differences(loss, sources, arrays, step), strict=True):
-        assert plan.outputs[str(sources.index(source))].type == source.type
         np.testing.assert_allclose(g, expected, rtol=tolerance, atol=tolerance / 100, err_msg=repr(source))
 
 
-@each_sample
+@each(runs_on_arrays)
 def test_the_cost_is_what_the_code_does(name: str, number: int) -> None:
     """One operation for each number that an elementwise function gives or a fold reads, two for each of a product."""
     node = samples(OPERATORS[name])[number]
-    inner = [n for n in node.inputs if n.inputs]
-    if isinstance(node, (*LEAVES, Constant)) or not (node.type.shape or node.type.rows != UNIT):
-        pytest.skip("nothing to run, or a plain number of Python's")
-    assert not any(n.flops() for n in inner), "a sample should stand on leaves"
+    assert not any(n.flops() for n in node.inputs), "a sample should stand on leaves and views"
     assert node.flops() == measure(node, arrays_for(node, name)).flops
 
 
-@each_sample
-@pytest.mark.parametrize("mixed", [False, True], ids=["FLOAT", "FLOAT and INTEGER"])
-def test_float_stays_float(name: str, number: int, mixed: bool) -> None:
+@each(computes_in_float, FLOAT)
+def test_float_stays_float(name: str, number: int) -> None:
     """FLOAT is computed in 32 bits all the way: no step of it quietly runs in 64."""
     node = samples(OPERATORS[name], FLOAT)[number]
-    if isinstance(node, (*LEAVES, Cast)) or node.type.element != FLOAT:
-        pytest.skip("computes nothing in FLOAT")
-    if mixed:
-        integer = [n for n in node.inputs if n.type.element == FLOAT and isinstance(n, Column)][-1:]
-        if len(node.inputs) < 2 or not integer or not isinstance(node, Map):
-            pytest.skip("has no operand to mix")
-        swapped = [Column(n.name, R, INTEGER, n.type.shape) if n is integer[0] else n for n in node.inputs]
-        node = node.with_inputs(swapped)
+    assert "float64" not in measure(node, arrays_for(node, name)).types
+
+
+@each(may_be_mixed, FLOAT)
+def test_float_stays_float_beside_whole_numbers(name: str, number: int) -> None:
+    node = samples(OPERATORS[name], FLOAT)[number]
+    (mixed,) = to_mix(node)
+    whole = Column("whole", R, INTEGER, mixed.type.shape)
+    node = node.with_inputs([whole if n is mixed else n for n in node.inputs])
     arrays = arrays_for(node, name)
     assert node.type.element == FLOAT
     assert "float64" not in measure(node, arrays).types
-    value = value_of(node, arrays)
-    if value.ndim:
-        assert value.dtype == np.float32
+    assert value_of(node, arrays).dtype == np.float32
 
 
 @pytest.mark.parametrize("name", [n for n, c in OPERATORS.items() if issubclass(c, Map) and c not in (Cast, Where)])

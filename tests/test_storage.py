@@ -2,6 +2,7 @@
 
 import datetime
 import decimal
+import os
 import signal
 import subprocess
 import sys
@@ -34,7 +35,7 @@ def closing(storage):
 
 
 def ctrl_c(after):
-    threading.Timer(after, lambda: signal.raise_signal(signal.SIGINT)).start()
+    threading.Timer(after, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
 
 
 SLOW = "SELECT sum(a.range * b.range + 1) FROM range(1000000) a, range(200000) b"
@@ -80,7 +81,7 @@ QUERIES = [
 def test_rows_are_what_duckdb_gives(sql, is_buffered, storage):
     con = duckdb.connect()
     result = con.execute(sql)
-    description = result.description
+    description = result and result.description
     expected = result.fetchall() if description else []
     rows = storage.run(sql)
     if is_buffered:
@@ -279,17 +280,19 @@ def test_errors_are_duckdbs_word_for_word(sql, kind, storage):
 
 
 def test_an_error_late_in_a_stream_keeps_its_class(storage):
-    rows = storage.run("SELECT CASE WHEN range > 500000 THEN 'x' ELSE '1' END::INTEGER FROM range(1000000)")
+    storage.rows("SET threads = 1")
+    rows = storage.run("SELECT CASE WHEN range > 5000000 THEN 'x' ELSE '1' END::INTEGER FROM range(9000000)")
     with pytest.raises(errors.DataError, match="Conversion Error: Could not convert string 'x'"):
         rows.fetchall()
     assert storage.rows("SELECT 1") == [(1,)]
 
 
-@pytest.mark.parametrize("cast", ["INTEGER", "BIT"])
+@pytest.mark.parametrize("cast", ["", "::BIT"])
 def test_an_error_in_the_rest_is_not_the_next_statements(cast, storage):
-    rows = storage.run(f"SELECT CASE WHEN range > 500000 THEN 'x' ELSE '1' END::{cast} FROM range(1000000)")
+    storage.rows("SET threads = 1")
+    rows = storage.run(f"SELECT CASE WHEN range > 5000000 THEN 'x' ELSE '1' END::INTEGER{cast} FROM range(9000000)")
     assert storage.run("SELECT 1").fetchall() == [(1,)]
-    with pytest.raises(errors.Error, match="x"):
+    with pytest.raises(errors.DataError, match="Conversion Error"):
         rows.fetchall()
 
 
@@ -394,11 +397,11 @@ def test_functions(storage):
 
 
 def test_a_function_over_structs_and_lists(storage):
-    def both(values):
+    def counted(values):
         return pa.array([{"total": sum(v), "count": len(v)} for v in values.to_pylist()])
 
-    storage.function("both", both, ["DOUBLE[]"], "STRUCT(total DOUBLE, count BIGINT)")
-    assert storage.run("SELECT both([1, 2]::FLOAT[2]).total").fetchall() == [(3.0,)]
+    storage.function("counted", counted, ["DOUBLE[]"], "STRUCT(total DOUBLE, count BIGINT)")
+    assert storage.run("SELECT counted([1, 2]::FLOAT[2]).total").fetchall() == [(3.0,)]
 
 
 @pytest.mark.parametrize("read", [lambda r: r.fetchall(), lambda r: r.arrow(), lambda r: r.reader().read_all()])
@@ -449,12 +452,12 @@ def test_a_function_made_in_a_transaction_that_is_rolled_back(storage):
 # Stopping
 
 
-@pytest.mark.parametrize("sql", [SLOW, SLOW_BATCH, SLOW.replace("sum(", "bit_count("), "SELECT 1; " + SLOW])
+@pytest.mark.parametrize("sql", [SLOW, SLOW_BATCH, SLOW_BATCH.replace("a.range FROM", "a.range::BIT FROM"), "SELECT 1; " + SLOW])
 def test_ctrl_c_stops_a_statement(sql, storage):
     ctrl_c(0.3)
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        storage.run(sql.replace("bit_count(", "sum(")).fetchall()
+        storage.run(sql).fetchall()
     assert time.monotonic() - start < 5
     assert storage.rows("SELECT 1") == [(1,)]
 

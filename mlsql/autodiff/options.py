@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, Protocol
 
@@ -84,7 +85,7 @@ def checked(option: Option, given: Given) -> Any:
         return ALL
     if kind is str:
         value = str(value).lower()
-    elif isinstance(value, bool) != (kind is bool) or not isinstance(value, (int, float)):
+    elif isinstance(value, bool) != (kind is bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         value = None
     elif kind is int:
         value = int(value) if value == int(value) else None

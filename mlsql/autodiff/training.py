@@ -136,7 +136,7 @@ def flat_gradients(
 
 def clip(by_weight: Sequence[Node], limit: float) -> list[Node]:
     """The gradients scaled so that their common norm is at most ``limit`` (Pascanu, Mikolov and Bengio, 2013)."""
-    squares = [Reshape(Sum(Multiply(g, g), False, (0,)), ()) for g in by_weight]
+    squares: list[Node] = [Reshape(Sum(Multiply(g, g), False, (0,)), ()) for g in by_weight]
     norm = Sqrt(functools.reduce(Add, squares))
     factor = Minimum(Divide(like(limit, norm), Add(norm, like(1e-6, norm))), like(1, norm))
     return [Multiply(g, factor) for g in by_weight]

@@ -11,7 +11,7 @@ import numpy as np
 from ..planner.node import Node, walk
 from ..planner.ops import Column, Count, Counter, Index, Parameter, Pick, Place, State
 from ..planner.plan import Plan
-from ..types import UNIT, RowSet, Type
+from ..types import UNIT, RowSet, Type, concrete
 from .device import Array
 from .run import evaluate
 
@@ -32,7 +32,7 @@ def shrunk(outputs: Sequence[Node], limit: int = SAMPLE_ROWS) -> list[Node]:
     new: dict[Node, Node] = {}
     for node in walk(outputs):
         inputs = iter([new[n] for n in node.inputs])
-        fields = {}
+        fields: dict[str, Any] = {}
         for f in dataclasses.fields(node):
             value = getattr(node, f.name)
             if isinstance(value, Node):
@@ -51,12 +51,12 @@ def sample(outputs: Sequence[Node], seed: int = 0) -> dict[Node, Array]:
     limits: dict[Node, int] = {}
     for n in walk(outputs):
         if isinstance(n, Pick):
-            limits[n.index] = int(n.x.type.shape[-1])  # type: ignore[arg-type]
+            limits[n.index] = concrete(n.x.type.shape)[-1]
         elif isinstance(n, Place):
-            limits[n.index] = int(n.size)  # type: ignore[arg-type]
+            limits[n.index] = concrete((n.size,))[0]
     arrays: dict[Node, Array] = {}
     for n in walk(outputs):
-        shape = (*([] if n.type.rows == UNIT else [n.type.rows.rows]), *n.type.shape)
+        shape = (*([] if n.type.rows == UNIT else [n.type.rows.rows or 1]), *concrete(n.type.shape))
         if isinstance(n, Index):
             arrays[n] = rng.integers(0, n.over.rows or 1, shape)
         elif isinstance(n, (Column, Parameter, State)):
@@ -64,7 +64,7 @@ def sample(outputs: Sequence[Node], seed: int = 0) -> dict[Node, Array]:
             value = rng.normal(0, 1, shape) if kind == "float" else rng.integers(0, limits.get(n, 2), shape)
             arrays[n] = value.astype(n.type.element.storage)
         elif isinstance(n, Counter):
-            arrays[n] = np.float64(1)
+            arrays[n] = np.ones(())
     return arrays
 
 

@@ -105,6 +105,7 @@ class _Generator:
         self.setup: list[str] = []
         self.body: list[str] = []
         self.views: dict[tuple[str, str], str] = {}
+        self.memory: dict[str, int | str] = {}  # the slot, or the state's array, in which an array lies
         self.scratch: list[int] = []
         self.scratch_used = 0
         self.now_once = False
@@ -207,8 +208,12 @@ class _Generator:
         """Make the array of a node, unless a part that lies in it has made it already."""
         if node not in self.variable:
             place = self.allotted(node)
-            self.variable[node] = self.fresh(self.hint(node))
-            self.setup.append(f"{self.variable[node]} = {place}")
+            name = self.variable[node] = self.fresh(self.hint(node))
+            self.setup.append(f"{name} = {place}")
+            if node in self.layout.overwrites:
+                self.memory[name] = place
+            elif node in self.layout.slot and node not in self.outputs:
+                self.memory[name] = self.layout.slot[node]
 
     def allotted(self, node: Node) -> str:
         """The text that makes the array of a node."""
@@ -313,8 +318,7 @@ class _Generator:
         return self.view(name, f"[:{', None' * missing}]")
 
     def copy(self, source: str, out: str) -> None:
-        same = {self.variable[n]: self.layout.slot[n] for n in self.layout.slot if n in self.variable}
-        if source not in same or same[source] != same.get(out):
+        if self.memory.get(source, source) != self.memory.get(out, out):
             self.call("copyto", out, source)
 
     def is_placed(self, part: Node, whole: Node, start: int) -> bool:
@@ -378,7 +382,8 @@ def _numbers(nodes: Sequence[Node], arrays: Collection[Node]) -> set[Node]:
     while changed:
         readers = [n for n in nodes if not (isinstance(n, (Map, Broadcast, Concat, Place)) or n in numbers)]
         needed = {*arrays, *(i for n in readers for i in n.inputs)}
-        mistaken = {n for n in numbers & needed if not isinstance(n, (Count, Counter))}
+        on_arrays = {n for n in numbers if isinstance(n, (Map, Reshape)) and not numbers.issuperset(n.inputs)}
+        mistaken = {n for n in numbers & needed if not isinstance(n, (Count, Counter))} | on_arrays
         changed = bool(mistaken)
         numbers -= mistaken
     return numbers

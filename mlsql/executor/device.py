@@ -71,7 +71,7 @@ def erf(x: Array, out: Array, dtype: str | None = None) -> None:
 
 def on_number(ufunc: Any) -> Callable[..., float]:
     """A function on plain numbers that gives infinity or NaN where ``math`` would raise: one rule for both."""
-    return lambda *numbers: ufunc(*map(np.float64, numbers)).item()  # type: ignore[no-any-return]
+    return lambda *numbers: ufunc(*map(np.float64, numbers)).item()
 
 
 UFUNCS = (

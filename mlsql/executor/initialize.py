@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import ProgrammingError
 from ..planner.model import Initial, ModelParameter
+from ..types import concrete
 from .device import Array
 
 Draw = Callable[[np.random.Generator, tuple[int, ...], Initial], Array]
@@ -46,8 +47,8 @@ INITIALIZERS: dict[str, Draw] = {
     "LITERAL": literal,
     "ZEROS": lambda rng, shape, initial: np.zeros(shape),
     "ONES": lambda rng, shape, initial: np.ones(shape),
-    "NORMAL": lambda rng, shape, initial: rng.normal(0, *(initial.arguments or (1.0,)), shape),
-    "UNIFORM": lambda rng, shape, initial: rng.uniform(*(initial.arguments or (0.0, 1.0)), shape),
+    "NORMAL": lambda rng, shape, initial: rng.normal(0, initial.arguments[0], shape),
+    "UNIFORM": lambda rng, shape, initial: rng.uniform(initial.arguments[0], initial.arguments[1], shape),
 }
 
 
@@ -55,6 +56,5 @@ def draw(parameter: ModelParameter, seed: int) -> Array:
     """The first value of a parameter for a seed. The same seed and name give the same bits."""
     node = parameter.node
     rng = np.random.default_rng([seed, zlib.crc32(node.name.lower().encode())])
-    shape = tuple(int(d) for d in node.shape)  # type: ignore[arg-type]
-    value = INITIALIZERS[parameter.initial.kind](rng, shape, parameter.initial)
+    value = INITIALIZERS[parameter.initial.kind](rng, concrete(node.shape), parameter.initial)
     return np.array(value, dtype=node.element.storage)

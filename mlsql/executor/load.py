@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import DataError, suggest
-from ..types import Type
+from ..types import Type, concrete
 from .device import Array
 
 
@@ -27,16 +27,16 @@ def to_array(column: pa.Array | pa.ChunkedArray, name: str, type: Type, first_ro
             to_array(c, name, type, None if first_row is None else first_row + int(start))
             for start, c in zip(starts, column.chunks, strict=False)
         ]
-        return np.concatenate(parts) if parts else np.empty((0, *type.shape), type.element.storage)
-    rows = len(column)
-    for depth, size in enumerate(type.shape):
-        per_row = int(np.prod(type.shape[:depth], dtype=int))
-        column = _flattened(column, name, int(size), per_row, first_row)  # type: ignore[arg-type]
+        return np.concatenate(parts) if parts else np.empty((0, *concrete(type.shape)), type.element.storage)
+    rows, per_row = len(column), 1
+    for size in concrete(type.shape):
+        column = _flattened(column, name, size, per_row, first_row)
+        per_row *= size
         if column.null_count:
-            row = _first(column.is_null()) // (per_row * int(size))  # type: ignore[arg-type]
+            row = _first(column.is_null()) // per_row
             raise DataError(f'column "{name}" has a NULL inside a list{_in_row(first_row, row)}')
     out = column.to_numpy(zero_copy_only=False)
-    return np.ascontiguousarray(out, dtype=type.element.storage).reshape(rows, *type.shape)
+    return np.ascontiguousarray(out, dtype=type.element.storage).reshape(rows, *concrete(type.shape))
 
 
 def null_error(name: str, column: pa.Array | pa.ChunkedArray, first_row: int | None) -> DataError:
@@ -102,6 +102,6 @@ def to_arrow(values: Any, type: Type, rows: int, classes: pa.Array | None = None
     if classes is not None:
         return classes.take(pa.array(np.ascontiguousarray(array)))
     out = pa.array(np.ascontiguousarray(array, dtype=type.element.storage).reshape(-1))
-    for size in reversed(type.shape):
-        out = pa.FixedSizeListArray.from_arrays(out, int(size))  # type: ignore[arg-type]
+    for size in reversed(concrete(type.shape)):
+        out = pa.FixedSizeListArray.from_arrays(out, size)
     return out

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..planner.node import Node, depends_on, substitute, walk
-from ..planner.ops import Column, Counter, Index, Max, Min, Parameter, State, Sum
+from ..planner.ops import Column, Count, Counter, Index, Max, Min, Parameter, State, Sum, constant
 from ..planner.plan import Plan
 from ..types import RowSet
 from .codegen import Program, generate
@@ -60,8 +60,6 @@ def leaves(nodes: Sequence[Node]) -> list[Node]:
 
 def resized(outputs: Sequence[Node], rows: RowSet, count: int) -> tuple[list[Node], RowSet]:
     """A plan over a row set, made for ``count`` rows of it at a time."""
-    from ..planner.ops import Count
-
     part = RowSet(rows.name, count)
     moved: dict[Node, Node] = {}
     for n in walk(outputs):
@@ -88,18 +86,20 @@ class Folding:
         total = rows.rows or 0
         self.chunk = total if nested else min(chunk, total)
         self.total, self.rows = total, rows
-        self.folded = {f: State(f"fold_{i}", f.type.element, f.type.shape) for i, f in enumerate(folds)}
+        self.folded: dict[Node, Node] = {f: State(f"fold_{i}", f.type.element, f.type.shape) for i, f in enumerate(folds)}
         chunked = [f.with_inputs(part) for f, part in self._parts(folds)]
         self.columns = {n.name: n for n in leaves(chunked) if isinstance(n, Column)}
         self.part = next(iter(self.columns.values())).rows if self.columns else rows
         self.per_chunk = executable(chunked, varying=leaves(chunked))
-        above = substitute(nodes, dict(self.folded))
+        above = substitute(nodes, self.folded)
         self.above = executable(above, varying=leaves(above))
         self.names = list(plan.outputs)
         self.combine = [next(f for kind, f in self.COMBINE if isinstance(n, kind)) for n in folds]
 
     def _parts(self, folds: Sequence[Node]) -> list[tuple[Node, list[Node]]]:
-        part, _ = resized([f.inputs[0] for f in folds], self.rows, self.chunk)
+        # a count that a row reads is that of all rows, not of the chunk
+        inputs = substitute([f.inputs[0] for f in folds], {Count(self.rows): constant(self.total)})
+        part, _ = resized(inputs, self.rows, self.chunk)
         return [(f, [x]) for f, x in zip(folds, part, strict=True)]
 
     def __call__(self, columns: Mapping[str, Array], constants: Mapping[Node, Array]) -> dict[str, float]:
@@ -107,9 +107,9 @@ class Folding:
         totals: list[Any] = []
         for start in range(0, self.total, max(1, self.chunk)):
             stop = min(start + self.chunk, self.total)
-            arrays = {**constants, **{n: columns[name][start:stop] for name, n in self.columns.items()}}
+            arrays = dict(constants) | {n: columns[name][start:stop] for name, n in self.columns.items()}
             values = self.per_chunk.bind(arrays, {self.part: stop - start})()
             values = [np.array(v) for v in values]
             totals = [f(t, v) for f, t, v in zip(self.combine, totals, values, strict=True)] if totals else values
-        arrays = {**constants, **dict(zip(self.folded.values(), totals, strict=True))}
+        arrays = dict(constants) | dict(zip(self.folded.values(), totals, strict=True))
         return dict(zip(self.names, self.above.bind(arrays, {self.rows: self.total})(), strict=True))

@@ -43,9 +43,8 @@ class Storage:
         self._connection = _open(self.path, read_only)
         self._functions = Functions()
         self._converter = Converter(_private)
-        self._open_result: weakref.ref[Rows] | None = None
-        self._end_result: Callable[[], None] = lambda: None
-        self._finalizer = weakref.finalize(self, _close, self._connection, self._converter)
+        self._open = OpenResult()
+        self._finalizer = weakref.finalize(self, _close, self._connection, self._converter, self._open)
         with self.translated():
             # else a table name that does not exist would be looked up among our own local variables
             self._connection.execute("SET python_enable_replacements = false").fetchall()
@@ -218,13 +217,8 @@ class Storage:
         """The connection, with nothing open on it."""
         if self.is_closed:
             raise InterfaceError("the connection is closed")
-        if self._open_result is not None:
-            rows = self._open_result()
-            if rows is not None:
-                rows.buffer()
-            else:
-                self._end_result()
-            self._open_result = None
+        with self.translated():
+            self._open.make_way()
         return self._connection
 
     def _stream(self, con: Any, sql: str, parameters: Parameters) -> Rows | None:
@@ -246,11 +240,10 @@ class Storage:
         return rows
 
     def _arrow_rows(self, relation: Any, batch_rows: int) -> ArrowRows:
-        reader = relation.to_arrow_reader(batch_rows)
+        reader = _attended(lambda: relation.to_arrow_reader(batch_rows), self._connection)
         columns = [Column(n, str(t)) for n, t in zip(relation.columns, relation.types, strict=True)]
         rows = ArrowRows(columns, reader.schema, self._batches(reader), self._to_values, reader.close)
-        self._open_result = weakref.ref(rows)
-        self._end_result = lambda: None  # a reader that nobody holds any longer has closed itself
+        self._open.set(rows)
         return rows
 
     def _batches(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
@@ -266,14 +259,14 @@ class Storage:
             raise
 
     def _execute(self, con: Any, sql: str, parameters: Parameters) -> Rows:
-        con.execute(sql, _given(parameters))
+        _attended(lambda: con.execute(sql, _given(parameters)), con)
         columns = [Column(d[0], str(d[1])) for d in con.description or ()]
         kind = con.extract_statements(sql)[-1].type if columns else None
         end = con.abort if kind == duckdb.StatementType.SELECT else con.complete
         rows = LiveRows(columns, con, self.translated, self._to_table, end)
         is_report = columns in ([Column("Count", "BIGINT")], [Column("Success", "BOOLEAN")])
         rows.counts_changes = is_report and kind != duckdb.StatementType.SELECT
-        self._open_result, self._end_result = weakref.ref(rows), end
+        self._open.set(rows, end)
         return rows
 
     def _to_values(self, batch: pa.RecordBatch, columns: Sequence[Column]) -> list[tuple[Any, ...]]:
@@ -312,6 +305,35 @@ class Storage:
 
 
 Signature = tuple[tuple[str, ...], str]
+
+
+class OpenResult:
+    """The result that occupies the connection, if there is one, and how to end it once nobody holds it any longer."""
+
+    def __init__(self) -> None:
+        self._rows: weakref.ref[Rows] | None = None
+        self._end: Callable[[], None] = lambda: None
+
+    def set(self, rows: Rows, end: Callable[[], None] = lambda: None) -> None:
+        """Remember a result. An Arrow stream needs no ``end``: it closes itself when it is dropped."""
+        self._rows, self._end = weakref.ref(rows), end
+
+    def make_way(self) -> None:
+        """Free the connection and keep what can still be read."""
+        if self._rows is not None:
+            rows = self._rows()
+            if rows is not None:
+                rows.buffer()
+            else:
+                self._end()
+            self._rows = None
+
+    def close(self) -> None:
+        """Free the connection and keep nothing."""
+        rows = self._rows() if self._rows is not None else None
+        if rows is not None:
+            rows.close()
+        self._rows = None
 
 
 class Functions:
@@ -362,8 +384,9 @@ def _private() -> Any:
     return connection
 
 
-def _close(connection: Any, converter: Converter) -> None:
+def _close(connection: Any, converter: Converter, result: OpenResult) -> None:
     """Without this, even at the program's end, DuckDB complains on stderr about Python functions that are left."""
+    result.close()  # a stream that outlives the connection would end the program with an abort
     converter.close()
     connection.close()
 
@@ -385,26 +408,29 @@ def _next_batch(reader: pa.RecordBatchReader) -> pa.RecordBatch | None:
 def _attended(call: Callable[[], Any], connection: Any) -> Any:
     """``call()``, so that Ctrl-C stops it: the main thread waits in Python, where the signal arrives.
 
-    DuckDB looks for signals itself, but not while it fills a batch of an Arrow stream.
+    DuckDB looks for signals itself, but not while it fills a stream's buffer.
     """
     if threading.current_thread() is not threading.main_thread():
         return call()
     outcome: list[Any] = []
     failure: list[BaseException] = []
+    done = threading.Event()
 
     def work() -> None:
         try:
             outcome.append(call())
         except BaseException as e:
             failure.append(e)
+        finally:
+            done.set()
 
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
+    threading.Thread(target=work, daemon=True).start()
     try:
-        thread.join()
+        done.wait()  # not join(), which in Python 3.11 takes an interrupted thread for one that has ended
     except KeyboardInterrupt:
-        connection.interrupt()
-        thread.join()
+        while not done.is_set():
+            connection.interrupt()
+            done.wait(0.05)
         raise
     if failure:
         raise failure[0]

@@ -14,7 +14,7 @@ from ..errors import OperationalError
 from ..planner.node import Node, walk
 from ..planner.ops import Column, Counter, Index, Parameter, State
 from ..planner.plan import Plan
-from ..types import RowSet
+from ..types import RowSet, concrete
 from .codegen import generate
 from .device import Array
 from .hoist import hoist
@@ -130,7 +130,7 @@ class Trainer:
 
     def first_states(self, initial: Mapping[str, Array]) -> dict[State, Array]:
         """Flat vectors with the first weights in place, zeros for what the update rule carries."""
-        states = {s: np.zeros(s.shape, s.element.storage) for s in self.plan.updates}  # type: ignore[arg-type]
+        states = {s: np.zeros(concrete(s.shape), s.element.storage) for s in self.plan.updates}
         for parameter, (state, start, stop) in self.plan.spans.items():
             states[state][start:stop] = initial[parameter.name].reshape(-1)
         return states
@@ -138,7 +138,7 @@ class Trainer:
     def parameters(self) -> dict[str, Array]:
         """The learnable parameters as they are now, as copies."""
         return {
-            p.name: self.states[state][start:stop].reshape(p.shape).copy()  # type: ignore[arg-type]
+            p.name: self.states[state][start:stop].reshape(concrete(p.shape)).copy()
             for p, (state, start, stop) in self.plan.spans.items()
         }
 
@@ -171,7 +171,8 @@ class Trainer:
         program, fixed = self.plan.generated()
         if fixed:
             plan = Plan({c.name: n for c, n in fixed.items()})
-            leaves = {n: self.column(n) for n in walk(plan.outputs.values()) if isinstance(n, (Column, Parameter))}
+            read = [n for n in walk(plan.outputs.values()) if isinstance(n, (Column, Parameter))]
+            leaves: dict[Node, Array] = {n: self.column(n) for n in read}
             self.arrays |= evaluate(plan, leaves, {self.plan.table: self.table_rows})
         return Executable(program)
 
@@ -232,7 +233,7 @@ class Trainer:
 
     def states_by_node(self) -> Mapping[Node, Array]:
         """What a validation plan reads: states and frozen parameters."""
-        return {**self.constants, **self.states}
+        return self.constants | dict(self.states.items())
 
     def reason_to_stop(self, entry: EpochLog, stale: int, limits: Limits) -> str | None:
         if limits.until is not None and limits.until(

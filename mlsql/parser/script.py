@@ -26,9 +26,12 @@ def parse(text: str, parameters: Given = None) -> list[Statement]:
     return list(split(text, parameters))
 
 
-def split(text: str, parameters: Given = None) -> Iterator[Statement]:
-    """The statements of a text, each read when it is asked for: an error in the third leaves two to be run."""
-    parts = _parts(text)
+def split(text: str, parameters: Given = None, *, apart: bool = False) -> Iterator[Statement]:
+    """The statements of a text, each read when it is asked for: an error in the third leaves two to be run.
+
+    With ``apart`` statements of DuckDB's come one by one too, so that a shell can show the rows of each.
+    """
+    parts = _parts(text, apart)
     if not parts:
         yield SelectSql(text, values=parameters, place=Place(text, 0, len(text)))
     for i, part in enumerate(parts):
@@ -41,15 +44,15 @@ def expression(text: str) -> Expression:
     return parse_expression(text, tokens, Parameters(text, tokens, None), ())
 
 
-def _parts(text: str) -> list[list[Token]]:
-    """The tokens of each statement; none if nothing in the text is ours."""
-    if _is_plainly_duckdb(text):
+def _parts(text: str, apart: bool) -> list[list[Token]]:
+    """The tokens of each statement; none if nothing in the text is ours, unless all are to come apart."""
+    if not apart and _is_plainly_duckdb(text):
         return []
     try:
         parts = list(cut(tokenize(text)))
     except ProgrammingError:  # DuckDB says what is wrong with its quotes
         return []
-    return parts if any(_is_ours(part) for part in parts) else []
+    return parts if apart or any(_is_ours(part) for part in parts) else []
 
 
 def _is_ours(tokens: Sequence[Token]) -> bool:

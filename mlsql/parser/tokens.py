@@ -83,7 +83,7 @@ def _tokenizer() -> type[DuckDB.Tokenizer]:
             for word, kind in base.KEYWORDS.items()
             if kind not in base.COMMANDS and word[0] not in "{%" and not word.endswith(("}", "%}")) and word != "/*+"
         }
-        COMMANDS = set()  # noqa: RUF012
+        COMMANDS: set[TokenType] = set()  # noqa: RUF012
 
     Tokenizer._COMMENTS.pop("{#", None)
     return Tokenizer

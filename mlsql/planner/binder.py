@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from sqlglot import exp
 
 from ..errors import Place, ProgrammingError
-from ..parser.statements import ColumnDeclaration, CreateModel, Expression, Initializer
+from ..parser.statements import ColumnDeclaration, CreateModel, Expression, Initializer, ParameterDeclaration
 from ..types import FLOAT, UNIT, Dim, RowSet, Shape, Symbol, TypeProblem, category, shape_text
 from .expressions import ExpressionBinder
 from .model import IndexCheck, Initial, Model, ModelParameter, classes_symbol
@@ -78,7 +78,8 @@ class _ModelBinder:
     def check_names(self) -> None:
         """Two columns or parameters of one name would make every use of it a guess."""
         seen: set[str] = set()
-        declared = (*self.statement.inputs, *self.statement.target, *self.statement.parameters)
+        columns: tuple[ColumnDeclaration | ParameterDeclaration, ...] = (*self.statement.inputs, *self.statement.target)
+        declared = (*columns, *self.statement.parameters)
         for d in declared:
             if d.name.lower() in seen:
                 raise ProgrammingError(f'"{d.name}" is declared twice', place=d.place)

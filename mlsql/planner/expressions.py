@@ -230,7 +230,7 @@ class ExpressionBinder:
             start = self.whole_number(inner.this) if inner.args.get("this") is not None else 1
             stop = self.whole_number(inner.expression) if inner.args.get("expression") is not None else size
             return Slice(x, 0, self.position(start, size) - 1, self.position(stop, size))
-        at = self.position(self.whole_number(inner, (tree.args.get("offset") and 1) or 0), size)
+        at = self.position(self.whole_number(inner), size)
         return ops.drop_axis(Slice(x, 0, at - 1, at), 0)
 
     @staticmethod

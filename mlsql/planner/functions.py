@@ -200,19 +200,19 @@ def slice_(c: Context, x: Node, start: int, stop: int) -> Node:
 @function("SUM_OF")
 def sum_of(c: Context, x: Node, axis: int = 0) -> Node:
     """The sum of the numbers of one row's tensor, or along one axis (counted from 1)."""
-    return _fold(Sum, *c.number(x), axis)
+    return _fold(Sum, c.number(x)[0], axis)
 
 
 @function("MAX_OF")
 def max_of(c: Context, x: Node, axis: int = 0) -> Node:
     """The largest number of one row's tensor, or along one axis (counted from 1)."""
-    return _fold(Max, *c.number(x), axis)
+    return _fold(Max, c.number(x)[0], axis)
 
 
 @function("MIN_OF")
 def min_of(c: Context, x: Node, axis: int = 0) -> Node:
     """The smallest number of one row's tensor, or along one axis (counted from 1)."""
-    return _fold(Min, *c.number(x), axis)
+    return _fold(Min, c.number(x)[0], axis)
 
 
 @function("MEAN_OF")
@@ -238,7 +238,7 @@ def _fold(operator: Callable[..., Node], x: Node, axis: int) -> Node:
 @function("ONE_HOT")
 def one_hot(c: Context, k: Node, size: Size) -> Node:
     """A vector of zeros with a 1 at position k, counted from 0."""
-    return ops.Place(ops.broadcast(ops.one(), k.type), k, size)  # type: ignore[arg-type]
+    return ops.Place(ops.one(), k, size)  # type: ignore[arg-type]
 
 
 @function("LINEAR")
@@ -288,20 +288,21 @@ def avg(c: Context, x: Node) -> Node:
 @function("MAX")
 def max_(c: Context, x: Node) -> Node:
     """The largest value of all rows."""
-    return Max(*_aggregated(c, "MAX", x), True)
+    (x,) = _aggregated(c, "MAX", x)
+    return Max(x, True)
 
 
 @function("MIN")
 def min_(c: Context, x: Node) -> Node:
     """The smallest value of all rows."""
-    return Min(*_aggregated(c, "MIN", x), True)
+    (x,) = _aggregated(c, "MIN", x)
+    return Min(x, True)
 
 
 def _aggregated(c: Context, name: str, x: Node) -> tuple[Node, ...]:
     if not c.in_loss:
-        raise TypeProblem(
-            f"{name} over rows may stand in MINIMIZE only", hint=f"{name}_OF folds the numbers of one row"
-        )
+        within = "MEAN_OF" if name == "AVG" else f"{name}_OF"
+        raise TypeProblem(f"{name} over rows may stand in MINIMIZE only", hint=f"{within} folds the numbers of one row")
     if x.type.rows == UNIT:
         raise TypeProblem(f"{name} needs a value that has rows")
     return c.number(x)

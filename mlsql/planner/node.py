@@ -179,11 +179,11 @@ class Node(metaclass=Interned):
 
 
 OPERATORS: dict[str, type[Node]] = {}
-C = TypeVar("C", bound=type[Node])
+N = TypeVar("N", bound=Node)
 
 
 @dataclass_transform(frozen_default=True, eq_default=False)
-def operator(cls: C) -> C:
+def operator(cls: type[N]) -> type[N]:
     """Declare an operator: makes it a frozen dataclass and enters it in OPERATORS."""
     made = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
     OPERATORS[made.operator_name()] = made

@@ -42,9 +42,9 @@ class Session:
         self.null_prediction = False
         self.functions: set[tuple[str, str, int]] = set()  # the predicting functions that DuckDB knows
 
-    def statements(self, text: str, parameters: Any = None) -> Iterator[Statement]:
-        """The statements of a text, each parsed when it is asked for."""
-        return split(text, parameters)
+    def statements(self, text: str, parameters: Any = None, *, apart: bool = False) -> Iterator[Statement]:
+        """The statements of a text, each parsed when it is asked for; ``apart`` as in ``parser.split``."""
+        return split(text, parameters, apart=apart)
 
     def run(self, statement: Statement) -> Rows:
         """Run one statement."""

@@ -87,16 +87,16 @@ def chosen(statement: Evaluate, task: Task) -> list[Metric]:
         needs_scores = ("auc", "log_loss")
         suit = [m for m in METRICS.values() if task.kind in m.tasks and m.is_default]
         return [m for m in suit if task.scores is not None or m.name not in needs_scores]
-    found = []
+    found: list[Metric] = []
     for name in statement.metrics:
         metric = METRICS.get(name.name.lower())
         if metric is None:
             hint = suggest(name.name, METRICS) or f"metrics are {listed(METRICS)}"
             raise ProgrammingError(f"unknown metric {name.name}", place=name.place, hint=hint)
         if task.kind not in metric.tasks or (task.scores is None and metric.name in ("auc", "log_loss")):
-            suit = listed(m.name for m in METRICS.values() if task.kind in m.tasks)
+            suited = listed(m.name for m in METRICS.values() if task.kind in m.tasks)
             message = f'{metric.name} does not suit the target "{task.target.name}"'
-            raise ProgrammingError(message, place=name.place, hint=f"metrics that do are {suit}")
+            raise ProgrammingError(message, place=name.place, hint=f"metrics that do are {suited}")
         found.append(metric)
     return found
 

@@ -274,7 +274,7 @@ def run(session: Session, statement: Train, prepared: Prepared) -> Outcome:
     """Run the loop. A run that diverges or is interrupted is recorded, and the current version stays."""
     settings, model = prepared.settings, prepared.model
     first = first_values(session, statement, prepared)
-    constants = {p.node: first[n] for n, p in model.parameters.items()}
+    constants: dict[Node, Array] = {p.node: first[n] for n, p in model.parameters.items()}
     trainer = Trainer(
         prepared.loop,
         prepared.dataset.columns,

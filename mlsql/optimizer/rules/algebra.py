@@ -112,8 +112,10 @@ def absorb_negation(node: Node) -> Node | None:
             return Negate(type(node)(x, y))
         case Multiply(x, Negate(y)) | Divide(x, Negate(y)) if not isinstance(x, Constant):
             return Negate(type(node)(x, y))
-        case Multiply(Negate(x), Constant() as c) | Multiply(Constant() as c, Negate(x)) | Divide(Negate(x), c):
-            return type(node)(x, Constant(tuple(-v for v in c.values), c.element, c.shape))
+        case Multiply(Negate(x), Constant() as c) | Multiply(Constant() as c, Negate(x)):
+            return Multiply(x, Constant(tuple(-v for v in c.values), c.element, c.shape))
+        case Divide(Negate(x), Constant() as c):
+            return Divide(x, Constant(tuple(-v for v in c.values), c.element, c.shape))
     return None
 
 
@@ -203,7 +205,7 @@ def log_of_exp(node: Node) -> Node | None:
     after="x",
     why="one copy less",
     example="CREATE MODEL m INPUT (x FLOAT) PARAMETERS (w FLOAT) "
-    "AS SELECT CAST(CAST(x AS DOUBLE) AS DOUBLE) * w AS y MINIMIZE AVG(y)",
+    "AS SELECT CAST(CAST(x AS DOUBLE) AS FLOAT) * w AS y MINIMIZE AVG(y)",
 )
 def cast_once(node: Node) -> Node | None:
     match node:

@@ -38,13 +38,13 @@ CROSS_ENTROPY = (
 )
 def place_into(node: Node) -> Node | None:
     match node:
-        case Add(x, Place(g, k, size, None)) | Add(Place(g, k, size, None), x):
-            new = Place(g, k, size, x)
-        case Subtract(x, Place(g, k, size, None)):
-            new = Place(Negate(g), k, size, x)
+        case Add(x, Place(g, k, size, None) as placed) | Add(Place(g, k, size, None) as placed, x):
+            added = g
+        case Subtract(x, Place(g, k, size, None) as placed):
+            added = Negate(g)
         case _:
             return None
-    return new if x.type == node.type else None
+    return Place(added, k, size, x) if x.type == placed.type else None
 
 
 @rule(

@@ -61,7 +61,8 @@ def slice_of_concat(node: Node) -> Node | None:
             return x
         case Slice(Concat(parts, along) as whole, axis, start, stop) if along == axis:
             for part, (first, last) in zip(parts, whole.offsets(), strict=True):
-                if first <= start and stop <= last and part.type.rows == whole.type.rows:
+                same = (part.type.rows, part.type.element) == (whole.type.rows, whole.type.element)
+                if first <= start and stop <= last and same:
                     return Slice(part, axis, start - first, stop - first)
     return None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ...types import BIGINT, UNIT, Type, TypeProblem, promote
+from ...types import BIGINT, UNIT, Type, TypeProblem, broadcast_shapes, common_rows, promote
 from ..node import Emitter, Node, operator, size_of
 from . import map as maps
 from . import shape as shapes
@@ -171,7 +171,10 @@ class Broadcast(Node):
     target: Type
 
     def infer(self) -> Type:
-        return self.target.with_(element=self.x.type.element)
+        t, target = self.x.type, self.target
+        if broadcast_shapes(t.shape, target.shape) != target.shape or common_rows(t.rows, target.rows) != target.rows:
+            raise TypeProblem(f"{t} cannot be repeated up to {target}")
+        return target.with_(element=t.element)
 
     def vjp(self, g: Node) -> tuple[Node | None, ...]:
         return (sum_to(g, self.x.type),)

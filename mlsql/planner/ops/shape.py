@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ...types import Dim, Shape, Symbol, Type, TypeProblem, broadcast_shapes, common_rows, promote, shape_text
+from ...types import UNIT, Dim, Shape, Symbol, Type, TypeProblem, broadcast_shapes, common_rows, promote, shape_text
 from ..node import Emitter, Node, operator
 from . import reduce as reduces
 
@@ -97,6 +97,8 @@ class Pad(Node):
 
     def infer(self) -> Type:
         shape = self.x.type.shape
+        if isinstance(self.size, int) and self.start + int_size(self.x, self.axis) > self.size:
+            raise TypeProblem(f"{shape_text(shape)} does not fit into {self.size} positions from {self.start + 1} on")
         return self.x.type.with_(shape=(*shape[: self.axis], self.size, *shape[self.axis + 1 :]))
 
     def vjp(self, g: Node) -> tuple[Node | None, ...]:
@@ -159,7 +161,10 @@ class Concat(Node):
             if not e.is_placed(part, self, span[0])
         ]
         windows = [e.view(out, window(e, self, self.axis, *span)) for span, _ in parts]
-        if parts:
+        if self.type.rows == UNIT:
+            for seen, (_, part) in zip(windows, parts, strict=True):
+                e.call("copyto", seen, part)
+        elif parts:
             e.call("place_parts", f"[{', '.join(p for _, p in parts)}]", f"[{', '.join(windows)}]")
 
 

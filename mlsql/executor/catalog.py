@@ -1,0 +1,276 @@
+"""Models, versions, parameters and runs as tables in the schema ``mlsql`` of the database: they are data.
+
+Anybody can query, join, copy and back them up. Parameters are little-endian arrays with a SHA-256 checksum and are
+never changed in place; a new version gets new rows, in one transaction, so a reader sees the old version or the new.
+A dropped model takes its versions along. Its runs and their log stay: they say what was done, as a log should.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ..errors import IntegrityError
+from .device import Array
+from .storage import Storage
+
+TABLES = """
+CREATE SCHEMA IF NOT EXISTS mlsql;
+CREATE TABLE IF NOT EXISTS mlsql.models (
+    name VARCHAR NOT NULL, sql VARCHAR NOT NULL, definition VARCHAR NOT NULL,
+    created_at TIMESTAMP NOT NULL, current_version INTEGER
+);
+CREATE TABLE IF NOT EXISTS mlsql.model_versions (
+    model VARCHAR NOT NULL, version INTEGER NOT NULL, created_at TIMESTAMP NOT NULL, run_id BIGINT NOT NULL,
+    rows BIGINT, loss DOUBLE, validation_loss DOUBLE
+);
+CREATE TABLE IF NOT EXISTS mlsql.parameters (
+    model VARCHAR NOT NULL, version INTEGER NOT NULL, name VARCHAR NOT NULL, element VARCHAR NOT NULL,
+    shape INTEGER[] NOT NULL, sha256 VARCHAR NOT NULL, data BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS mlsql.classes (
+    model VARCHAR NOT NULL, version INTEGER NOT NULL, column_name VARCHAR NOT NULL, position INTEGER NOT NULL,
+    value VARCHAR NOT NULL, type VARCHAR NOT NULL
+);
+CREATE TABLE IF NOT EXISTS mlsql.training_runs (
+    run_id BIGINT NOT NULL, model VARCHAR NOT NULL, version INTEGER, solver VARCHAR NOT NULL, options JSON NOT NULL,
+    seed BIGINT NOT NULL, statement VARCHAR NOT NULL, started_at TIMESTAMP NOT NULL, seconds DOUBLE NOT NULL,
+    epochs INTEGER NOT NULL, steps BIGINT NOT NULL, rows BIGINT NOT NULL, loss DOUBLE, validation_loss DOUBLE,
+    stopped_because VARCHAR NOT NULL
+);
+CREATE TABLE IF NOT EXISTS mlsql.training_log (
+    run_id BIGINT NOT NULL, model VARCHAR NOT NULL, version INTEGER, epoch INTEGER NOT NULL, step BIGINT NOT NULL,
+    loss DOUBLE, validation_loss DOUBLE, learning_rate DOUBLE NOT NULL, rows_per_second DOUBLE NOT NULL,
+    seconds DOUBLE NOT NULL
+);
+"""
+VERSIONED = ("model_versions", "parameters", "classes")
+Classes = Mapping[str, tuple[str, list[str]]]
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A model's definition: ``sql`` as it was written, ``definition`` without anything that could change."""
+
+    name: str
+    sql: str
+    definition: str
+    current_version: int | None
+
+
+@dataclass(frozen=True)
+class StoredVersion:
+    """What training gave: parameters by name, and for every class label its SQL type and sorted values."""
+
+    version: int
+    parameters: Mapping[str, Array]
+    classes: Classes
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """One run of TRAIN, whether it gave a version or not."""
+
+    model: str
+    solver: str
+    options: str
+    seed: int
+    statement: str
+    seconds: float
+    epochs: int
+    steps: int
+    rows: int
+    loss: float | None
+    validation_loss: float | None
+    stopped_because: str
+
+
+@dataclass(frozen=True)
+class LogRow:
+    """One epoch of a run."""
+
+    epoch: int
+    step: int
+    loss: float
+    validation_loss: float | None
+    learning_rate: float
+    rows_per_second: float
+    seconds: float
+
+
+class Catalog:
+    """The tables of schema ``mlsql``. Names of models are found without regard to case, as SQL's are."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        if not storage.read_only:
+            with storage.transaction():
+                for statement in TABLES.split(";"):
+                    if statement.strip():
+                        storage.rows(statement)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the tables exist; a database that is only read may never have had a model."""
+        sql = "SELECT 1 FROM duckdb_tables() WHERE schema_name = 'mlsql' AND table_name = 'models'"
+        return not self.storage.read_only or bool(self.storage.rows(sql))
+
+    def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        """A query of the catalog; no rows if there is no catalog."""
+        return self.storage.rows(sql, list(values)) if self.is_there else []
+
+    # -- models --------------------------------------------------------------------------------------------------------
+
+    def find(self, name: str) -> StoredModel | None:
+        """The model of a name, or None."""
+        sql = "SELECT name, sql, definition, current_version FROM mlsql.models WHERE lower(name) = lower(?)"
+        return next((StoredModel(*row) for row in self.rows(sql, name)), None)
+
+    def names(self) -> list[str]:
+        """The names of all models, sorted."""
+        return [name for (name,) in self.rows("SELECT name FROM mlsql.models ORDER BY name")]
+
+    def models(self) -> pa.Table:
+        """A row a model: its current version, how many numbers it holds, how it was trained."""
+        if not self.is_there:
+            return pa.table({"name": pa.array([], pa.string())})
+        return self.storage.query(
+            """SELECT m.name, m.current_version AS version,
+                      (SELECT CAST(sum(octet_length(data) // CASE element WHEN 'DOUBLE' THEN 8 ELSE 4 END) AS BIGINT)
+                       FROM mlsql.parameters p
+                       WHERE p.model = m.name AND p.version = m.current_version) AS parameters,
+                      r.solver, r.rows, r.loss, r.validation_loss, m.created_at, v.created_at AS trained_at
+               FROM mlsql.models m
+               LEFT JOIN mlsql.model_versions v ON v.model = m.name AND v.version = m.current_version
+               LEFT JOIN mlsql.training_runs r ON r.run_id = v.run_id
+               ORDER BY m.name"""
+        )
+
+    def save_model(self, name: str, sql: str, definition: str, replace: bool) -> None:
+        """Store a definition. With ``replace`` a model of that name goes first, with its versions."""
+        with self.storage.transaction():
+            if replace:
+                self.drop_model(name)
+            self.storage.rows(
+                "INSERT INTO mlsql.models VALUES (?, ?, ?, current_localtimestamp(), NULL)", [name, sql, definition]
+            )
+
+    def drop_model(self, name: str) -> bool:
+        """Remove a model with its versions; whether there was one."""
+        found = self.find(name)
+        if found is None:
+            return False
+        with self.storage.transaction():
+            self.storage.rows("DELETE FROM mlsql.models WHERE name = ?", [found.name])
+            for table in VERSIONED:
+                self.storage.rows(f"DELETE FROM mlsql.{table} WHERE model = ?", [found.name])
+        return True
+
+    # -- versions ------------------------------------------------------------------------------------------------------
+
+    def versions(self, name: str) -> list[int]:
+        """The versions of a model that are kept."""
+        sql = "SELECT version FROM mlsql.model_versions WHERE lower(model) = lower(?) ORDER BY version"
+        return [version for (version,) in self.rows(sql, name)]
+
+    def load_version(self, name: str, version: int | None = None) -> StoredVersion | None:
+        """A version, by default the current one; None if there is none.
+
+        Raises IntegrityError if a parameter is not what was stored.
+        """
+        found = self.find(name)
+        number = version if version is not None else found.current_version if found else None
+        if found is None or number is None or number not in self.versions(name):
+            return None
+        sql = "SELECT name, element, shape, sha256, data FROM mlsql.parameters WHERE model = ? AND version = ?"
+        parameters = {
+            p: decoded(f"{found.name} version {number}, parameter {p}", element, shape, checksum, data)
+            for p, element, shape, checksum, data in self.rows(sql, found.name, number)
+        }
+        classes: dict[str, tuple[str, list[str]]] = {}
+        sql = (
+            "SELECT column_name, type, value FROM mlsql.classes WHERE model = ? AND version = ? "
+            "ORDER BY column_name, position"
+        )
+        for column, type_text, value in self.rows(sql, found.name, number):
+            classes.setdefault(column, (type_text, []))[1].append(value)
+        return StoredVersion(number, parameters, classes)
+
+    def save_version(
+        self,
+        name: str,
+        parameters: Mapping[str, Array],
+        classes: Classes,
+        run: TrainingRun,
+        log: Sequence[LogRow],
+    ) -> int:
+        """Store what a run gave as the next version, and make it the current one, all or nothing."""
+        found = self.find(name)
+        model = found.name if found else name
+        with self.storage.transaction():
+            version = max([*self.versions(model), 0]) + 1
+            run_id = self._save_run(run, version)
+            now = "current_localtimestamp()"
+            self.storage.rows(
+                f"INSERT INTO mlsql.model_versions VALUES (?, ?, {now}, ?, ?, ?, ?)",
+                [model, version, run_id, run.rows, run.loss, run.validation_loss],
+            )
+            for parameter, value in parameters.items():
+                row = [model, version, parameter, *encoded(value)]
+                self.storage.rows("INSERT INTO mlsql.parameters VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            for column, (type_text, values) in classes.items():
+                self.storage.rows(
+                    "INSERT INTO mlsql.classes SELECT $model, $version, $column, position - 1, value, $type "
+                    "FROM (SELECT unnest($values) AS value, generate_subscripts($values, 1) AS position)",
+                    {"model": model, "version": version, "column": column, "values": values, "type": type_text},
+                )
+            self._save_log(run_id, model, version, log)
+            self.storage.rows("UPDATE mlsql.models SET current_version = ? WHERE name = ?", [version, model])
+        return version
+
+    def save_failed_run(self, run: TrainingRun) -> None:
+        """Record a run that gave no version."""
+        with self.storage.transaction():
+            self._save_run(run, None)
+
+    def _save_run(self, run: TrainingRun, version: int | None) -> int:
+        [(run_id,)] = self.storage.rows("SELECT coalesce(max(run_id), 0) + 1 FROM mlsql.training_runs")
+        self.storage.rows(
+            "INSERT INTO mlsql.training_runs "
+            "SELECT $run_id, $model, $version, $solver, $options, $seed, $statement, "
+            "current_localtimestamp() - to_microseconds(CAST($seconds * 1e6 AS BIGINT)), $seconds, "
+            "$epochs, $steps, $rows, $loss, $validation_loss, $stopped_because",
+            {"run_id": run_id, "version": version, **asdict(run)},
+        )
+        return int(run_id)
+
+    def _save_log(self, run_id: int, model: str, version: int, log: Sequence[LogRow]) -> None:
+        rows = [asdict(entry) for entry in log]
+        self.storage.rows(
+            "INSERT INTO mlsql.training_log SELECT $run_id, $model, $version, e.* FROM (SELECT unnest("
+            "from_json($log, '[{\"epoch\":\"INTEGER\",\"step\":\"BIGINT\",\"loss\":\"DOUBLE\","
+            '"validation_loss":"DOUBLE","learning_rate":"DOUBLE","rows_per_second":"DOUBLE","seconds":"DOUBLE"}]\')'
+            ") AS e)",
+            {"run_id": run_id, "model": model, "version": version, "log": json.dumps(rows)},
+        )
+
+
+def encoded(value: Array) -> tuple[str, list[int], str, bytes]:
+    """A parameter as element type, shape, checksum and little-endian bytes in row-major order."""
+    element = {"float32": "FLOAT", "float64": "DOUBLE"}[value.dtype.name]
+    data = np.ascontiguousarray(value).astype(value.dtype.newbyteorder("<")).tobytes()
+    return element, list(value.shape), hashlib.sha256(data).hexdigest(), data
+
+
+def decoded(what: str, element: str, shape: Sequence[int], checksum: str, data: bytes) -> Array:
+    """The array of a stored parameter. Raises IntegrityError if its bytes are not the ones that were stored."""
+    if hashlib.sha256(data).hexdigest() != checksum:
+        raise IntegrityError(f"{what} is damaged: its checksum does not match", hint="use another version, or TRAIN again")
+    dtype = np.dtype({"FLOAT": "<f4", "DOUBLE": "<f8"}[element])
+    return np.frombuffer(data, dtype).reshape(tuple(shape)).astype(dtype.newbyteorder("="))
