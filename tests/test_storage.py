@@ -452,7 +452,9 @@ def test_a_function_made_in_a_transaction_that_is_rolled_back(storage):
 # Stopping
 
 
-@pytest.mark.parametrize("sql", [SLOW, SLOW_BATCH, SLOW_BATCH.replace("a.range FROM", "a.range::BIT FROM"), "SELECT 1; " + SLOW])
+@pytest.mark.parametrize(
+    "sql", [SLOW, SLOW_BATCH, SLOW_BATCH.replace("a.range FROM", "a.range::BIT FROM"), "SELECT 1; " + SLOW]
+)
 def test_ctrl_c_stops_a_statement(sql, storage):
     ctrl_c(0.3)
     start = time.monotonic()

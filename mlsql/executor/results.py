@@ -44,6 +44,7 @@ class Rows(ABC):
     def __init__(self, columns: Sequence[Column]) -> None:
         self.columns = tuple(columns)
         self._is_closed = False
+        self._is_lent = False  # whether a reader has been given out
 
     @property
     def description(self) -> list[tuple[str, str, None, None, None, None, None]] | None:
@@ -94,10 +95,11 @@ class Rows(ABC):
         """
 
     def close(self) -> None:
-        """Give up the rows that are left. Fetching from then on is an InterfaceError."""
+        """Give up the rows that are left. Fetching from then on is an InterfaceError; a reader can still be read."""
         if not self._is_closed:
             self._is_closed = True
-            self._release()
+            if not self._is_lent:
+                self.release()
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         while (row := self.fetchone()) is not None:
@@ -110,7 +112,8 @@ class Rows(ABC):
     def _arrow(self) -> pa.Table: ...
 
     @abstractmethod
-    def _release(self) -> None: ...
+    def release(self) -> None:
+        """Let go of the connection and of the rows that are left."""
 
     def _check_open(self) -> None:
         if self._is_closed:
@@ -167,6 +170,7 @@ class ArrowRows(Rows):
         self._check_open()
         if batch_rows < 1:
             raise InterfaceError(f"a batch cannot have {batch_rows} rows")
+        self._is_lent = True
         return pa.RecordBatchReader.from_batches(self._schema, self._resized(batch_rows))
 
     def _fetch(self, size: int | None) -> Values:
@@ -222,7 +226,7 @@ class ArrowRows(Rows):
         if held:
             yield pa.concat_batches(held)
 
-    def _release(self) -> None:
+    def release(self) -> None:
         self._batches, self._batch, self._values = iter(()), None, []
         self._source_release()
 
@@ -280,7 +284,7 @@ class LiveRows(Rows):
         self._connection = None
         return found if found is not None else self._to_arrow([], self.columns)
 
-    def _release(self) -> None:
+    def release(self) -> None:
         self._values = []
         if self._connection is not None:
             self._connection = None

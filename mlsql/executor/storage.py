@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -22,6 +21,7 @@ import duckdb
 from .. import errors
 from ..errors import InterfaceError, NotSupportedError, OperationalError
 from .failures import translation
+from .live import Functions, OpenResult, Signature, attended, guarded
 from .results import BATCH_ROWS, ArrowRows, Column, Converter, LiveRows, Rows, is_faithful_in_arrow
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ class Storage:
         return rows
 
     def _arrow_rows(self, relation: Any, batch_rows: int) -> ArrowRows:
-        reader = _attended(lambda: relation.to_arrow_reader(batch_rows), self._connection)
+        reader = attended(lambda: relation.to_arrow_reader(batch_rows), self._connection)
         columns = [Column(n, str(t)) for n, t in zip(relation.columns, relation.types, strict=True)]
         rows = ArrowRows(columns, reader.schema, self._batches(reader), self._to_values, reader.close)
         self._open.set(rows)
@@ -250,7 +250,7 @@ class Storage:
         try:
             while True:
                 with self.translated():
-                    batch = _attended(partial(_next_batch, reader), self._connection)
+                    batch = attended(partial(_next_batch, reader), self._connection)
                 if batch is None:
                     return
                 yield batch
@@ -259,7 +259,7 @@ class Storage:
             raise
 
     def _execute(self, con: Any, sql: str, parameters: Parameters) -> Rows:
-        _attended(lambda: con.execute(sql, _given(parameters)), con)
+        attended(lambda: con.execute(sql, _given(parameters)), con)
         columns = [Column(d[0], str(d[1])) for d in con.description or ()]
         kind = con.extract_statements(sql)[-1].type if columns else None
         end = con.abort if kind == duckdb.StatementType.SELECT else con.complete
@@ -279,7 +279,7 @@ class Storage:
 
     def _create_function(self, con: Any, name: str, signature: Signature) -> None:
         types = [con.type(t) for t in signature[0]]
-        call = partial(_guarded, self._functions, name)
+        call = partial(guarded, self._functions, name)
         # DuckDB counts the parameters of what it is given, and *arguments would be one
         names = [inspect.Parameter(f"c{i}", inspect.Parameter.POSITIONAL_ONLY) for i in range(len(types))]
         call.__signature__ = inspect.Signature(names)  # type: ignore[attr-defined]
@@ -302,61 +302,6 @@ class Storage:
                     self._create_function(other, name, signature)
                     self._connection.remove_function(name)
             provisional.discard(name)
-
-
-Signature = tuple[tuple[str, ...], str]
-
-
-class OpenResult:
-    """The result that occupies the connection, if there is one, and how to end it once nobody holds it any longer."""
-
-    def __init__(self) -> None:
-        self._rows: weakref.ref[Rows] | None = None
-        self._end: Callable[[], None] = lambda: None
-
-    def set(self, rows: Rows, end: Callable[[], None] = lambda: None) -> None:
-        """Remember a result. An Arrow stream needs no ``end``: it closes itself when it is dropped."""
-        self._rows, self._end = weakref.ref(rows), end
-
-    def make_way(self) -> None:
-        """Free the connection and keep what can still be read."""
-        if self._rows is not None:
-            rows = self._rows()
-            if rows is not None:
-                rows.buffer()
-            else:
-                self._end()
-            self._rows = None
-
-    def close(self) -> None:
-        """Free the connection and keep nothing."""
-        rows = self._rows() if self._rows is not None else None
-        if rows is not None:
-            rows.close()
-        self._rows = None
-
-
-class Functions:
-    """The Python functions of one connection: what each calls now, its types, and the error one has raised.
-
-    It stands apart from Storage because DuckDB holds the functions: a function that held Storage would keep it alive.
-    """
-
-    def __init__(self) -> None:
-        self.calls: dict[str, Callable[..., Any]] = {}
-        self.signatures: dict[str, Signature] = {}
-        self.provisional: set[str] = set()  # created in a transaction that may yet be rolled back
-        self.failure: BaseException | None = None
-
-
-def _guarded(functions: Functions, name: str, *arguments: Any) -> Any:
-    """Call a function; keep the error that DuckDB would turn into text."""
-    try:
-        return functions.calls[name](*arguments)
-    except BaseException as e:
-        if functions.failure is None and isinstance(e, errors.Error | KeyboardInterrupt):
-            functions.failure = e
-        raise
 
 
 def _open(path: str, read_only: bool) -> Any:
@@ -403,35 +348,3 @@ def _next_batch(reader: pa.RecordBatchReader) -> pa.RecordBatch | None:
         return reader.read_next_batch()
     except StopIteration:
         return None
-
-
-def _attended(call: Callable[[], Any], connection: Any) -> Any:
-    """``call()``, so that Ctrl-C stops it: the main thread waits in Python, where the signal arrives.
-
-    DuckDB looks for signals itself, but not while it fills a stream's buffer.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return call()
-    outcome: list[Any] = []
-    failure: list[BaseException] = []
-    done = threading.Event()
-
-    def work() -> None:
-        try:
-            outcome.append(call())
-        except BaseException as e:
-            failure.append(e)
-        finally:
-            done.set()
-
-    threading.Thread(target=work, daemon=True).start()
-    try:
-        done.wait()  # not join(), which in Python 3.11 takes an interrupted thread for one that has ended
-    except KeyboardInterrupt:
-        while not done.is_set():
-            connection.interrupt()
-            done.wait(0.05)
-        raise
-    if failure:
-        raise failure[0]
-    return outcome[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from ..errors import Place
 from .expressions import check_brackets
@@ -55,12 +56,15 @@ def _is_call(tokens: Sequence[Token], i: int) -> bool:
 def _calls(text: str, values: dict[str, object]) -> Iterator[PredictCall]:
     tokens = tokenize(text)
     parameters = Parameters(text, tokens, values)
-    tables = _table_positions(tokens)
+    tables, columns = _table_positions(tokens), _column_positions(tokens)
     for i in predict_calls(tokens):
         end = closing(tokens, i + 1)
         end = len(tokens) - 1 if end is None else end
         check_brackets(text, tokens)
-        yield _call(Reader(text, tokens[i : end + 1], parameters), tokens[end + 1 : end + 3], i in tables)
+        call = _call(Reader(text, tokens[i : end + 1], parameters), tokens[end + 1 : end + 3], i in tables)
+        behind = tokens[end + 1 if call.output is None else end + 3 :][:1]
+        is_column = i in columns and (not behind or _ends_column(behind[0]))
+        yield replace(call, is_column=is_column)
 
 
 def _call(read: Reader, behind: Sequence[Token], is_table: bool) -> PredictCall:
@@ -95,6 +99,35 @@ def _argument(read: Reader) -> Argument:
     if read.next is None:
         read.unexpected("a value")
     return Argument(name, read.span(read.rest()))
+
+
+def _column_positions(tokens: Sequence[Token]) -> set[int]:
+    """The positions at which a column of a select begins."""
+    found: set[int] = set()
+    clauses = [""]  # of each open bracket: whether a list of columns is being read
+    column_next = False
+    for i, token in enumerate(tokens):
+        if column_next:
+            found.add(i)
+        if token.is_symbol(*OPENING):
+            clauses.append("")
+        elif token.is_symbol(*CLOSING):
+            clauses = clauses[:-1] or [""]
+        elif token.word == "SELECT":
+            clauses[-1] = "SELECT"
+        elif _ends_select(token):
+            clauses[-1] = ""
+        column_next = clauses[-1] == "SELECT" and (token.word in ("SELECT", "DISTINCT", "ALL") or token.is_symbol(","))
+    return found
+
+
+def _ends_select(token: Token) -> bool:
+    return token.word.partition(" ")[0] in _NOT_FROM | {"FROM", "INTO"}
+
+
+def _ends_column(token: Token) -> bool:
+    """Whether a column of a select ends before this token, rather than going on or being named."""
+    return token.is_symbol(",", ";", *CLOSING) or _ends_select(token)
 
 
 def _table_positions(tokens: Sequence[Token]) -> set[int]:

@@ -214,6 +214,7 @@ class PredictCall:
     output_place: Place | None
     is_table: bool
     place: Place
+    is_column: bool = False  # a whole column of a select, without a name
 
 
 @dataclass(frozen=True)

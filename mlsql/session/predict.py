@@ -64,9 +64,17 @@ class _Rewriter:
         text, at = "", start
         for call in self.statement.predicts:
             if at <= call.place.start and call.place.end <= end:
-                text += self.statement.text[at : call.place.start] + self.call(call)
+                text += self.statement.text[at : call.place.start] + self.named(call)
                 at = call.place.end
         return text + self.statement.text[at:end]
+
+    def named(self, call: PredictCall) -> str:
+        """The call's SQL; a column of a select gets the output's name, as any other column would."""
+        text = self.call(call)
+        if not call.is_column:
+            return text
+        model, _ = self.session.models.trained(call.model, call.version)
+        return f"{text} AS {quoted(self.output(call, model))}"
 
     def argument(self, place: Place) -> str:
         return self.between(place.start, place.end)
@@ -151,10 +159,11 @@ class _Rewriter:
             raise ProgrammingError(f'model "{call.model}" takes no inputs', place=call.place)
         wanted = list(model.columns) if output == ALL_OUTPUTS else [output]
         values = predictor(self.session, model, version, wanted)()
-        literals = [f"CAST({values[n][0].as_py()!r} AS {output_type(model.columns[n].type, '')})" for n in wanted]
+        literals = [f"CAST('{values[n][0].as_py()}' AS {output_type(model.columns[n].type, '')})" for n in wanted]
         if output != ALL_OUTPUTS:
             return literals[0]
-        return f"(SELECT {', '.join(f'{v} AS {quoted(n)}' for n, v in zip(wanted, literals, strict=True))})"
+        columns = [f"{v} AS {quoted(n)}" for n, v in zip(wanted, literals, strict=True)]
+        return f"(SELECT *, {', '.join(columns)} FROM {self.argument(call.arguments[0].place)})"
 
 
 def predict_function(
