@@ -32,7 +32,7 @@ def connect(path: str = ":memory:", read_only: bool = False, progress: Any = Non
     """Open a database file, or a database in memory.
 
     ``progress`` shows how training goes: None, on a terminal only; False, never; or an object as
-    ``mlsql.shell.progress`` describes it. Raises OperationalError if the file cannot be opened.
+    ``mlsql.progress`` describes it. Raises OperationalError if the file cannot be opened.
     """
     from .dbapi import Connection
 

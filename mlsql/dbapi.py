@@ -39,7 +39,7 @@ class Connection:
         from .session import Session
 
         if progress is None and sys.stderr.isatty():
-            from .shell.progress import TerminalProgress
+            from .progress import TerminalProgress
 
             progress = TerminalProgress(sys.stderr)
         self._session: Session | None = Session(str(path), read_only, progress or None)

@@ -111,7 +111,7 @@ def suggest(word: str, known: Iterable[str]) -> str | None:
     return f'did you mean "{by_lower[close[0]]}"?' if close else None
 
 
-def listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[object]) -> str:
     """Names for a message: ``a, b and c``."""
     words = [str(n) for n in names]
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)

@@ -98,9 +98,7 @@ class Type:
         entry = self.entry_size
         return None if entry is None or self.rows.rows is None else entry * self.rows.rows
 
-    def with_(
-        self, *, rows: RowSet | None = None, element: Element | None = None, shape: Shape | None = None
-    ) -> Type:
+    def with_(self, *, rows: RowSet | None = None, element: Element | None = None, shape: Shape | None = None) -> Type:
         """This type with some of its parts replaced."""
         return Type(
             self.rows if rows is None else rows,
@@ -140,7 +138,8 @@ def broadcast_shapes(*shapes: Shape) -> Shape:
             if d == 1 or d == size:
                 continue
             if size != 1:
-                raise TypeProblem(f"shapes {' and '.join(shape_text(s) or 'scalar' for s in shapes)} do not fit together")
+                words = " and ".join(shape_text(s) or "a single number" for s in shapes)
+                raise TypeProblem(f"shapes {words} do not fit together")
             size = d
         out.append(size)
     return tuple(out)

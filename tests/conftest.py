@@ -153,9 +153,7 @@ def escaped(pattern: str) -> str:
 
 def compare_rows(rows: list[tuple[Any, ...]], expected: list[str], tolerance: float) -> None:
     got = lines_of(rows)
-    same = len(got) == len(expected) and all(
-        close(g, e.strip(), tolerance) for g, e in zip(got, expected, strict=True)
-    )
+    same = len(got) == len(expected) and all(close(g, e.strip(), tolerance) for g, e in zip(got, expected, strict=True))
     assert same, "got\n" + "\n".join(got) + "\nexpected\n" + "\n".join(expected)
 
 

@@ -99,4 +99,6 @@ def checked(option: Option, given: Given) -> Any:
         )
     if option.least is not None and value < option.least:
         raise ProgrammingError(f"{option.name} must be at least {option.least:g}", place=given.value_place)
+    if option.below is not None and value >= option.below:
+        raise ProgrammingError(f"{option.name} must be below {option.below:g}", place=given.value_place)
     return value

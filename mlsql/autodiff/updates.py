@@ -125,7 +125,7 @@ def descend(transform: Transform, rate: Node) -> Transform:
 
 @dataclass(frozen=True)
 class Option:
-    """An option of WITH: its default says its type; ``least`` is the smallest value allowed."""
+    """An option of WITH: its default says its type; it allows values from ``least`` to just ``below``."""
 
     name: str
     default: Any
@@ -133,6 +133,7 @@ class Option:
     least: float | None = None
     choices: tuple[str, ...] = ()
     kind: type | None = None  # for a default of None
+    below: float | None = None
 
     @property
     def type(self) -> type:
@@ -173,7 +174,7 @@ def learning_rate(default: float) -> Option:
 
 
 MOMENTUM = (
-    Option("momentum", 0.0, "how much of the last step's velocity is kept", 0),
+    Option("momentum", 0.0, "how much of the last step's velocity is kept", 0, below=1),
     Option("nesterov", False, "looks ahead along the velocity"),
 )
 
@@ -191,8 +192,8 @@ def gd(o: Mapping[str, Any]) -> Transform:
 
 
 BETAS = (
-    Option("beta1", 0.9, "decay of the gradient's running mean", 0),
-    Option("beta2", 0.999, "decay of the squared gradient's running mean", 0),
+    Option("beta1", 0.9, "decay of the gradient's running mean", 0, below=1),
+    Option("beta2", 0.999, "decay of the squared gradient's running mean", 0, below=1),
 )
 
 
@@ -211,7 +212,7 @@ def adamw(o: Mapping[str, Any]) -> Transform:
 
 
 @solver(
-    "RMSPROP", learning_rate(0.01), Option("decay", 0.99, "decay of the squared gradient's mean", 0), EPSILON,
+    "RMSPROP", learning_rate(0.01), Option("decay", 0.99, "decay of the squared gradient's mean", 0, below=1), EPSILON,
     *MOMENTUM[:1], DECAY,
 )  # fmt: skip
 def rmsprop(o: Mapping[str, Any]) -> Transform:

@@ -2,15 +2,17 @@
 
 Anybody can query, join, copy and back them up. Parameters are little-endian arrays with a SHA-256 checksum and are
 never changed in place; a new version gets new rows, in one transaction, so a reader sees the old version or the new.
-A dropped model takes its versions along. Its runs and their log stay: they say what was done, as a log should.
+A dropped model takes its versions along. Its runs and their log stay: they say what was done, as a log should. Times
+are UTC.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ import pyarrow as pa
 
 from ..errors import IntegrityError
 from .device import Array
-from .storage import Storage
+from .storage import Parameters, Storage
 
 TABLES = """
 CREATE SCHEMA IF NOT EXISTS mlsql;
@@ -109,21 +111,31 @@ class Catalog:
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
+        # with its database, so that USE does not lead away from it and a file called mlsql.duckdb is not taken for it
+        self.schema = '"' + storage.database.replace('"', '""') + '".mlsql'
         if not storage.read_only:
             with storage.transaction():
                 for statement in TABLES.split(";"):
                     if statement.strip():
-                        storage.rows(statement)
+                        self._run(statement)
 
     @property
     def is_there(self) -> bool:
         """Whether the tables exist; a database that is only read may never have had a model."""
-        sql = "SELECT 1 FROM duckdb_tables() WHERE schema_name = 'mlsql' AND table_name = 'models'"
-        return not self.storage.read_only or bool(self.storage.rows(sql))
+        sql = (
+            "SELECT 1 FROM duckdb_tables() WHERE database_name = ? AND schema_name = 'mlsql' AND table_name = 'models'"
+        )
+        return not self.storage.read_only or bool(self.storage.rows(sql, [self.storage.database]))
 
     def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """A query of the catalog; no rows if there is no catalog."""
-        return self.storage.rows(sql, list(values)) if self.is_there else []
+        return self._run(sql, list(values)) if self.is_there else []
+
+    def _run(self, sql: str, values: Parameters = None) -> list[tuple[Any, ...]]:
+        return self.storage.rows(self._qualified(sql), values)
+
+    def _qualified(self, sql: str) -> str:
+        return re.sub(r"\bmlsql\b", lambda _: self.schema, sql)
 
     # -- models --------------------------------------------------------------------------------------------------------
 
@@ -140,8 +152,7 @@ class Catalog:
         """A row a model: its current version, how many numbers it holds, how it was trained."""
         if not self.is_there:
             return pa.table({"name": pa.array([], pa.string())})
-        return self.storage.query(
-            """SELECT m.name, m.current_version AS version,
+        sql = """SELECT m.name, m.current_version AS version,
                       (SELECT CAST(sum(octet_length(data) // CASE element WHEN 'DOUBLE' THEN 8 ELSE 4 END) AS BIGINT)
                        FROM mlsql.parameters p
                        WHERE p.model = m.name AND p.version = m.current_version) AS parameters,
@@ -150,16 +161,14 @@ class Catalog:
                LEFT JOIN mlsql.model_versions v ON v.model = m.name AND v.version = m.current_version
                LEFT JOIN mlsql.training_runs r ON r.run_id = v.run_id
                ORDER BY m.name"""
-        )
+        return self.storage.query(self._qualified(sql))
 
     def save_model(self, name: str, sql: str, definition: str, replace: bool) -> None:
         """Store a definition. With ``replace`` a model of that name goes first, with its versions."""
         with self.storage.transaction():
             if replace:
                 self.drop_model(name)
-            self.storage.rows(
-                "INSERT INTO mlsql.models VALUES (?, ?, ?, current_localtimestamp(), NULL)", [name, sql, definition]
-            )
+            self._run("INSERT INTO mlsql.models VALUES (?, ?, ?, ?, NULL)", [name, sql, definition, now()])
 
     def drop_model(self, name: str) -> bool:
         """Remove a model with its versions; whether there was one."""
@@ -167,9 +176,9 @@ class Catalog:
         if found is None:
             return False
         with self.storage.transaction():
-            self.storage.rows("DELETE FROM mlsql.models WHERE name = ?", [found.name])
+            self._run("DELETE FROM mlsql.models WHERE name = ?", [found.name])
             for table in VERSIONED:
-                self.storage.rows(f"DELETE FROM mlsql.{table} WHERE model = ?", [found.name])
+                self._run(f"DELETE FROM mlsql.{table} WHERE model = ?", [found.name])
         return True
 
     # -- versions ------------------------------------------------------------------------------------------------------
@@ -216,22 +225,21 @@ class Catalog:
         with self.storage.transaction():
             version = max([*self.versions(model), 0]) + 1
             run_id = self._save_run(run, version)
-            now = "current_localtimestamp()"
-            self.storage.rows(
-                f"INSERT INTO mlsql.model_versions VALUES (?, ?, {now}, ?, ?, ?, ?)",
-                [model, version, run_id, run.rows, run.loss, run.validation_loss],
+            self._run(
+                "INSERT INTO mlsql.model_versions VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [model, version, now(), run_id, run.rows, run.loss, run.validation_loss],
             )
             for parameter, value in parameters.items():
                 row = [model, version, parameter, *encoded(value)]
-                self.storage.rows("INSERT INTO mlsql.parameters VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+                self._run("INSERT INTO mlsql.parameters VALUES (?, ?, ?, ?, ?, ?, ?)", row)
             for column, (type_text, values) in classes.items():
-                self.storage.rows(
+                self._run(
                     "INSERT INTO mlsql.classes SELECT $model, $version, $column, position - 1, value, $type "
                     "FROM (SELECT unnest($values) AS value, generate_subscripts($values, 1) AS position)",
                     {"model": model, "version": version, "column": column, "values": values, "type": type_text},
                 )
             self._save_log(run_id, model, version, log)
-            self.storage.rows("UPDATE mlsql.models SET current_version = ? WHERE name = ?", [version, model])
+            self._run("UPDATE mlsql.models SET current_version = ? WHERE name = ?", [version, model])
         return version
 
     def save_failed_run(self, run: TrainingRun) -> None:
@@ -240,25 +248,34 @@ class Catalog:
             self._save_run(run, None)
 
     def _save_run(self, run: TrainingRun, version: int | None) -> int:
-        [(run_id,)] = self.storage.rows("SELECT coalesce(max(run_id), 0) + 1 FROM mlsql.training_runs")
-        self.storage.rows(
+        [(run_id,)] = self._run("SELECT coalesce(max(run_id), 0) + 1 FROM mlsql.training_runs")
+        self._run(
             "INSERT INTO mlsql.training_runs "
             "SELECT $run_id, $model, $version, $solver, $options, $seed, $statement, "
-            "current_localtimestamp() - to_microseconds(CAST($seconds * 1e6 AS BIGINT)), $seconds, "
+            "$started_at, $seconds, "
             "$epochs, $steps, $rows, $loss, $validation_loss, $stopped_because",
-            {"run_id": run_id, "version": version, **asdict(run)},
+            {
+                "run_id": run_id,
+                "version": version,
+                "started_at": now() - timedelta(seconds=run.seconds),
+                **asdict(run),
+            },
         )
         return int(run_id)
 
     def _save_log(self, run_id: int, model: str, version: int, log: Sequence[LogRow]) -> None:
-        rows = [asdict(entry) for entry in log]
-        self.storage.rows(
-            "INSERT INTO mlsql.training_log SELECT $run_id, $model, $version, e.* FROM (SELECT unnest("
-            "from_json($log, '[{\"epoch\":\"INTEGER\",\"step\":\"BIGINT\",\"loss\":\"DOUBLE\","
-            '"validation_loss":"DOUBLE","learning_rate":"DOUBLE","rows_per_second":"DOUBLE","seconds":"DOUBLE"}]\')'
-            ") AS e)",
-            {"run_id": run_id, "model": model, "version": version, "log": json.dumps(rows)},
+        names = [f.name for f in fields(LogRow)]
+        columns = {name: [getattr(entry, name) for entry in log] for name in names}
+        unnested = ", ".join(f"unnest(${name})" for name in names)
+        self._run(
+            f"INSERT INTO mlsql.training_log SELECT $run_id, $model, $version, {unnested}",
+            {"run_id": run_id, "model": model, "version": version, **columns},
         )
+
+
+def now() -> datetime:
+    """The time in UTC, without a zone: DuckDB needs another package to fetch times with one."""
+    return datetime.now(UTC).replace(tzinfo=None)
 
 
 def encoded(value: Array) -> tuple[str, list[int], str, bytes]:
@@ -271,6 +288,8 @@ def encoded(value: Array) -> tuple[str, list[int], str, bytes]:
 def decoded(what: str, element: str, shape: Sequence[int], checksum: str, data: bytes) -> Array:
     """The array of a stored parameter. Raises IntegrityError if its bytes are not the ones that were stored."""
     if hashlib.sha256(data).hexdigest() != checksum:
-        raise IntegrityError(f"{what} is damaged: its checksum does not match", hint="use another version, or TRAIN again")
+        raise IntegrityError(
+            f"{what} is damaged: its checksum does not match", hint="use another version, or TRAIN again"
+        )
     dtype = np.dtype({"FLOAT": "<f4", "DOUBLE": "<f8"}[element])
     return np.frombuffer(data, dtype).reshape(tuple(shape)).astype(dtype.newbyteorder("="))

@@ -18,5 +18,6 @@ def hoist(outputs: Sequence[Node]) -> tuple[list[Node], dict[Column, Node]]:
         for n in node.inputs if node in in_loop else ():
             fixed = n not in in_loop and n.type.rows != UNIT and n not in hoisted
             if fixed and not isinstance(n, (Column, Count)):
-                hoisted[n] = Column(f"fixed_{len(hoisted) + 1}", n.type.rows, n.type.element, n.type.shape)
+                # no name that a column of the table could have: a leaf is known by name, rows and type
+                hoisted[n] = Column(f"\0fixed_{len(hoisted) + 1}", n.type.rows, n.type.element, n.type.shape)
     return substitute(outputs, dict(hoisted)), {column: node for node, column in hoisted.items()}

@@ -96,12 +96,12 @@ def class_index(
 
 def to_arrow(values: Any, type: Type, rows: int, classes: pa.Array | None = None) -> pa.Array:
     """An output of a plan as an Arrow array of ``rows`` rows; a value of the unit row set is repeated."""
-    array = np.asarray(values)
+    array = np.asarray(values, dtype=type.element.storage)
     if array.shape[: array.ndim - type.rank] != (rows,):
         array = np.broadcast_to(array, (rows, *array.shape))
     if classes is not None:
         return classes.take(pa.array(np.ascontiguousarray(array)))
-    out = pa.array(np.ascontiguousarray(array, dtype=type.element.storage).reshape(-1))
+    out = pa.array(np.ascontiguousarray(array).reshape(-1))
     for size in reversed(concrete(type.shape)):
         out = pa.FixedSizeListArray.from_arrays(out, size)
     return out

@@ -267,7 +267,8 @@ class LiveRows(Rows):
     def _fetch(self, size: int | None) -> Values:
         if self._connection is not None:
             with self._translated():
-                return self._connection.fetchall() if size is None else self._connection.fetchmany(size)
+                found: Values = self._connection.fetchall() if size is None else self._connection.fetchmany(size)
+            return found
         if self._failure is not None:
             raise self._failure
         end = len(self._values) if size is None else self._at + size
@@ -339,7 +340,8 @@ class Converter:
             if getattr(field.type, "tz", None):
                 connection.execute("SET TimeZone = ?", [field.type.tz]).fetchall()
         relation = connection.from_arrow(self._numbered(batch))
-        return relation.project(", ".join(_restored(i, c.type) for i, c in enumerate(columns))).fetchall()
+        found: Values = relation.project(", ".join(_restored(i, c.type) for i, c in enumerate(columns))).fetchall()
+        return found
 
     def table(self, rows: Values, columns: Sequence[Column]) -> pa.Table:
         """Rows of Python values as the Arrow table that DuckDB would have made of them."""

@@ -86,7 +86,8 @@ class Folding:
         total = rows.rows or 0
         self.chunk = total if nested else min(chunk, total)
         self.total, self.rows = total, rows
-        self.folded: dict[Node, Node] = {f: State(f"fold_{i}", f.type.element, f.type.shape) for i, f in enumerate(folds)}
+        results = [State(f"fold_{i}", f.type.element, f.type.shape) for i, f in enumerate(folds)]
+        self.folded: dict[Node, Node] = dict(zip(folds, results, strict=True))
         chunked = [f.with_inputs(part) for f, part in self._parts(folds)]
         self.columns = {n.name: n for n in leaves(chunked) if isinstance(n, Column)}
         self.part = next(iter(self.columns.values())).rows if self.columns else rows

@@ -124,7 +124,8 @@ class Trainer:
         self.rng = np.random.default_rng([seed, 1])
         self.validate, self.progress = validate, progress
         self.states = self.first_states(initial)
-        self.arrays: dict[str, Array] = dict(columns)
+        self.columns = columns
+        self.fixed: dict[Node, Array] = {}  # what is computed once before the loop
         self.log: list[EpochLog] = []
         self.step_count = 0
 
@@ -173,11 +174,14 @@ class Trainer:
             plan = Plan({c.name: n for c, n in fixed.items()})
             read = [n for n in walk(plan.outputs.values()) if isinstance(n, (Column, Parameter))]
             leaves: dict[Node, Array] = {n: self.column(n) for n in read}
-            self.arrays |= evaluate(plan, leaves, {self.plan.table: self.table_rows})
+            values = evaluate(plan, leaves, {self.plan.table: self.table_rows})
+            self.fixed = {c: values[c.name] for c in fixed}
         return Executable(program)
 
     def column(self, leaf: Node) -> Array:
-        return self.constants[leaf] if isinstance(leaf, Parameter) else self.arrays[leaf.name]  # type: ignore[attr-defined]
+        if leaf in self.fixed:
+            return self.fixed[leaf]
+        return self.constants[leaf] if isinstance(leaf, Parameter) else self.columns[leaf.name]  # type: ignore[attr-defined]
 
     def frame(self, rows: int) -> Any:
         """step() for batches of a size; the last batch of an epoch may be a smaller one."""

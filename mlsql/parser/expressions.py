@@ -147,8 +147,9 @@ def _parse(text: str, sql: list[SqlToken], tokens: Sequence[Token], clauses: Seq
         ) from error
     if len(trees) != 1 or trees[0] is None:
         raise ProgrammingError("expected an expression", place=Place(text, tokens[0].start, tokens[-1].end))
-    _unmark(trees[0])
-    return trees[0]
+    tree: exp.Expression = trees[0]
+    _unmark(tree)
+    return tree
 
 
 def _unmark(tree: exp.Expression) -> None:

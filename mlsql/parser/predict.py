@@ -93,12 +93,13 @@ def _argument(read: Reader) -> Argument:
     if read.sees("VERSION") and [t.kind for t in read.tokens[1:]] == ["number"]:
         read.fail("the version stands behind the model's name", hint="write PREDICT(model VERSION 3, ...)")
     if len(read.tokens) < 2 or not read.tokens[1].is_symbol("=>", ":="):
-        return Argument(None, read.span(read.tokens))
+        return Argument(None, read.span(read.tokens), read.span(read.tokens))
+    whole = read.span(read.tokens)
     name = read.identifier("an input's name")
     read.step()
     if read.next is None:
         read.unexpected("a value")
-    return Argument(name, read.span(read.rest()))
+    return Argument(name, read.span(read.rest()), whole)
 
 
 def _column_positions(tokens: Sequence[Token]) -> set[int]:

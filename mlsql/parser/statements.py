@@ -193,10 +193,12 @@ class SetOption:
 
 @dataclass(frozen=True)
 class Argument:
-    """One argument of PREDICT: its SQL stands at ``place``; ``name`` is set if ``name => sql`` was written."""
+    """One argument of PREDICT: its SQL stands at ``place``; ``name`` is set if ``name => sql`` was written, and
+    ``whole`` spans both."""
 
     name: str | None
     place: Place
+    whole: Place
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from sqlglot import exp
 
@@ -99,6 +100,8 @@ class _ModelBinder:
     def declare_parameters(self) -> None:
         """The parameters of PARAMETERS (...)."""
         for d in self.statement.parameters:
+            if d.element.kind != "float":
+                raise ProgrammingError(f"a parameter is FLOAT or DOUBLE, not {d.element}", place=d.place)
             node = Parameter(d.name, d.element, d.shape)
             self.add_parameter(node, initial_of(d.initializer, d.shape), d.frozen)
 
@@ -125,7 +128,7 @@ class _ModelBinder:
         by_lower = {name.lower(): name for name in columns}
         return Model(
             name=self.statement.model.name,
-            rows=INPUT if self.inputs else UNIT,
+            rows=INPUT if self.inputs or self.targets else UNIT,
             inputs=self.inputs,
             targets=self.targets,
             parameters=self.parameters,
@@ -198,7 +201,8 @@ class _ModelBinder:
 
     def loss_binder(self, place: Place, columns: Mapping[str, Node], weight: Node | None) -> ExpressionBinder:
         scope = {n.lower(): c for n, c in self.targets.items()} | self.scope(columns)
-        return ExpressionBinder(place, scope, rows=INPUT, classes=self.classes, in_loss=True, weight=weight)
+        rows = INPUT if self.inputs or self.targets else UNIT
+        return ExpressionBinder(place, scope, rows=rows, classes=self.classes, in_loss=True, weight=weight)
 
     def bind_weight(self, weight: Expression, columns: Mapping[str, Node]) -> Node:
         """The weight of a row: a number that does not depend on what is learned."""
@@ -252,4 +256,21 @@ def initial_of(declared: Initializer | None, shape: Shape) -> Initial:
     """How a declared parameter starts: as it says; otherwise Xavier for tensors and zero for single numbers."""
     if declared is None:
         return Initial("XAVIER" if shape else "ZEROS")
+    given = literal_shape(declared.value, declared) if declared.kind == "LITERAL" else ()
+    if given not in ((), shape):
+        raise ProgrammingError(
+            f"the parameter is {shape_text(shape) or 'a single number'}, and INIT gives {shape_text(given)}",
+            place=declared.place,
+            hint="a single number fills a tensor",
+        )
     return Initial(declared.kind, declared.arguments, declared.value)
+
+
+def literal_shape(value: Any, declared: Initializer) -> Shape:
+    """The shape of a number or a nested list of numbers; every list of one depth must have the same length."""
+    if not isinstance(value, list):
+        return ()
+    inner = {literal_shape(entry, declared) for entry in value}
+    if len(inner) != 1:
+        raise ProgrammingError("the lists in INIT differ in length", place=declared.place)
+    return (len(value), *inner.pop())

@@ -303,6 +303,8 @@ def _aggregated(c: Context, name: str, x: Node) -> tuple[Node, ...]:
     if not c.in_loss:
         within = "MEAN_OF" if name == "AVG" else f"{name}_OF"
         raise TypeProblem(f"{name} over rows may stand in MINIMIZE only", hint=f"{within} folds the numbers of one row")
+    if x.type.rows == UNIT and c.rows != UNIT:
+        x = ops.broadcast(x, x.type.with_(rows=c.rows))  # every row has the same value, as in SQL
     if x.type.rows == UNIT:
         raise TypeProblem(f"{name} needs a value that has rows")
     return c.number(x)

@@ -31,7 +31,7 @@ def runs(statement: type[S]) -> Callable[[Callable[[Session, S], Rows]], Callabl
 class Session:
     """A database that is open, and what this session has set.
 
-    ``progress`` is told how training goes (see ``shell.progress``); None: nobody is.
+    ``progress`` is told how training goes (see ``progress``); None: nobody is.
     """
 
     def __init__(self, path: str = ":memory:", read_only: bool = False, progress: Any = None) -> None:

@@ -48,7 +48,7 @@ def evaluate(session: Session, statement: Evaluate) -> Rows:
         raise DataError("there are no rows to evaluate on", place=statement.on.place)
     if counts["nulls"]:
         raise DataError(
-            f'the target "{task.target.name}" has {counts["nulls"]} NULLs in {counts["rows"]} rows',
+            f'the target "{task.target.name}" is NULL in {counts["nulls"]} of {counts["rows"]} rows',
             place=statement.on.place,
             hint=f"WHERE {task.target.name} IS NOT NULL",
         )

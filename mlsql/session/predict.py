@@ -125,7 +125,7 @@ class _Rewriter:
             if name is None or name in given:
                 problem = "has no input" if name is None else "is given twice the input"
                 hint = (suggest(a.name, inputs) if name is None else None) or f"its inputs are {listed(inputs)}"
-                raise ProgrammingError(f'model "{call.model}" {problem} "{a.name}"', place=a.place, hint=hint)
+                raise ProgrammingError(f'model "{call.model}" {problem} "{a.name}"', place=a.whole, hint=hint)
             given[name] = self.argument(a.place)
         missing = [name for name in inputs if name not in given]
         if missing:

@@ -253,7 +253,11 @@ def split_rows(
     if isinstance(statement.validate, Query):
         wanted = used_columns(model)
         source = match(session.storage, without_predict(session, statement.validate), model, wanted)
-        held_out = load(session.storage, source, wanted, classes)
+        try:
+            held_out = load(session.storage, source, wanted, classes)
+        except DataError as problem:
+            problem.at(statement.validate.place)
+            raise
         if held_out.rows == 0:
             raise DataError("there are no rows to validate on", place=statement.validate.place)
         check_indexes(model, held_out)

@@ -74,8 +74,8 @@ class File(str):
 
 def run(options: argparse.Namespace) -> int:
     """Open the database and run every source in order."""
+    from ..progress import TerminalProgress
     from ..session import Session
-    from .progress import TerminalProgress
 
     progress = TerminalProgress(sys.stderr) if sys.stderr.isatty() else None
     session = Session(options.database, options.read_only, progress)

@@ -17,7 +17,8 @@ def table_text(columns: Sequence[tuple[str, str]], rows: Sequence[tuple[Any, ...
 
     A single column of text, such as a plan, is printed as it is. ``more`` says that there are rows beyond these.
     """
-    if len(columns) == 1 and columns[0][1] == "VARCHAR" and any("\n" in str(r[0]) or columns[0][0] == "plan" for r in rows):
+    is_text = len(columns) == 1 and columns[0][1] == "VARCHAR"
+    if is_text and (columns[0][0] == "plan" or any("\n" in str(row[0]) for row in rows)):
         return "\n".join(str(row[0]) for row in rows)
     cells = [[cell(value, type_text) for value, (_, type_text) in zip(row, columns, strict=True)] for row in rows]
     widths = [max([len(name), *(len(row[i]) for row in cells)]) for i, (name, _) in enumerate(columns)]

@@ -25,7 +25,9 @@ def is_number(node: Node) -> bool:
     example="CREATE MODEL m INPUT (x FLOAT) PARAMETERS (w FLOAT) AS SELECT x * w AS y MINIMIZE AVG(EXP(y))",
 )
 def broadcast_into_map(node: Node) -> Node | None:
-    inputs = tuple(n.x if isinstance(n, Broadcast) or (isinstance(n, Reshape) and is_number(n)) else n for n in node.inputs)
+    inputs = tuple(
+        n.x if isinstance(n, Broadcast) or (isinstance(n, Reshape) and is_number(n)) else n for n in node.inputs
+    )
     if inputs == node.inputs:
         return None
     new = node.with_inputs(inputs)
