@@ -18,8 +18,9 @@ def table_rows(session: Session, columns: Mapping[str, Sequence[Any] | pa.Array]
 
 
 def one_row(session: Session, values: Mapping[str, Any]) -> Rows:
-    """A single row."""
-    return table_rows(session, {name: pa.array([value]) for name, value in values.items()})
+    """A single row; what is unknown is a DOUBLE."""
+    columns = {name: pa.array([v], pa.float64() if v is None else None) for name, v in values.items()}
+    return table_rows(session, columns)
 
 
 def message_rows(session: Session, message: str) -> Rows:
