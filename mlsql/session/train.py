@@ -108,7 +108,7 @@ def prepare(session: Session, statement: Train) -> Prepared:
     model = bound(statement, definition, sizes)
     if settings.options["class_weight"]:
         model, dataset = with_class_weight(model, dataset, statement, definition, sizes)
-    check_indexes(model, dataset)
+    check_labels(model, dataset, statement.on)
     train_rows, held_out = split_rows(session, statement, settings, model, dataset, classes)
     count = dataset.rows if train_rows is None else len(train_rows)
     loop, steps = plan_training(model, settings, dataset.rows, count, subset=train_rows is not None)
@@ -224,6 +224,15 @@ def load_data(
     return dataset, classes
 
 
+def check_labels(model: Model, dataset: Dataset, query: Query | None) -> None:
+    """Whether labels are classes of the model. The place is that of the rows: the model is declared elsewhere."""
+    try:
+        check_indexes(model, dataset)
+    except DataError as problem:
+        problem.place = query.place if query is not None else None
+        raise
+
+
 def with_class_weight(
     model: Model, dataset: Dataset, statement: Train, definition: CreateModel, sizes: Mapping[Any, int]
 ) -> tuple[Model, Dataset]:
@@ -260,7 +269,7 @@ def split_rows(
             raise
         if held_out.rows == 0:
             raise DataError("there are no rows to validate on", place=statement.validate.place)
-        check_indexes(model, held_out)
+        check_labels(model, held_out, statement.validate)
         return None, held_out
     kept, held_out = dataset.split(statement.validate, settings.seed)
     if not len(kept) or not held_out.rows:

@@ -81,7 +81,12 @@ def run(options: argparse.Namespace) -> int:
     session = Session(options.database, options.read_only, progress)
     try:
         for text in sources(options):
-            run_text(session, text, sys.stdout)
+            try:
+                run_text(session, text, sys.stdout)
+            except Error as error:
+                if options.sources or not sys.stdin.isatty():
+                    raise
+                print(f"Error: {error}", file=sys.stderr)  # who types can type it again
     finally:
         session.close()
     return 0
