@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import mlsql.errors as errors
-from mlsql.executor.catalog import Catalog, LogRow, TrainingRun
+from mlsql.executor.catalog import Catalog, TrainingRun
 from mlsql.executor.storage import Storage
+from mlsql.executor.train import EpochLog
 
 RUN = TrainingRun(
     model="digits",
@@ -26,8 +27,8 @@ RUN = TrainingRun(
     stopped_because="epochs",
 )
 LOG = [
-    LogRow(1, 10, 0.5, None, 0.1, 1000.0, 0.7),
-    LogRow(2, 20, 0.25, None, 0.05, 1000.0, 1.5),
+    EpochLog(1, 10, 0.5, None, 0.1, 1000.0, 0.7),
+    EpochLog(2, 20, 0.25, None, 0.05, 1000.0, 1.5),
 ]
 PARAMETERS = {
     "w": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -221,7 +222,7 @@ def test_a_run_and_its_log_are_kept(catalog):
 
 def test_a_log_may_be_empty_and_hold_what_is_no_number(catalog):
     save(catalog, log=[])
-    save(catalog, log=[LogRow(1, 1, math.nan, math.inf, 0.1, 1.0, 1.0)])
+    save(catalog, log=[EpochLog(1, 1, math.nan, math.inf, 0.1, 1.0, 1.0)])
     [(loss, validation_loss)] = catalog.rows("SELECT loss, validation_loss FROM mlsql.training_log")
     assert math.isnan(loss)
     assert validation_loss == math.inf

@@ -21,6 +21,7 @@ import pyarrow as pa
 from ..errors import IntegrityError
 from .device import Array
 from .storage import Parameters, Storage
+from .train import EpochLog
 
 TABLES = """
 CREATE SCHEMA IF NOT EXISTS mlsql;
@@ -91,19 +92,6 @@ class TrainingRun:
     loss: float | None
     validation_loss: float | None
     stopped_because: str
-
-
-@dataclass(frozen=True)
-class LogRow:
-    """One epoch of a run."""
-
-    epoch: int
-    step: int
-    loss: float
-    validation_loss: float | None
-    learning_rate: float
-    rows_per_second: float
-    seconds: float
 
 
 class Catalog:
@@ -217,7 +205,7 @@ class Catalog:
         parameters: Mapping[str, Array],
         classes: Classes,
         run: TrainingRun,
-        log: Sequence[LogRow],
+        log: Sequence[EpochLog],
     ) -> int:
         """Store what a run gave as the next version, and make it the current one, all or nothing."""
         found = self.find(name)
@@ -263,8 +251,8 @@ class Catalog:
         )
         return int(run_id)
 
-    def _save_log(self, run_id: int, model: str, version: int, log: Sequence[LogRow]) -> None:
-        names = [f.name for f in fields(LogRow)]
+    def _save_log(self, run_id: int, model: str, version: int, log: Sequence[EpochLog]) -> None:
+        names = [f.name for f in fields(EpochLog)]
         columns = {name: [getattr(entry, name) for entry in log] for name in names}
         unnested = ", ".join(f"unnest(${name})" for name in names)
         self._run(

@@ -202,7 +202,6 @@ class Storage:
     @contextlib.contextmanager
     def translated(self) -> Iterator[None]:
         """Inside, whatever DuckDB raises becomes the error of mlsql's that it is."""
-        self._functions.failure = None
         try:
             yield
         except (duckdb.Error, RuntimeError, OSError, ValueError) as e:
@@ -219,6 +218,7 @@ class Storage:
             raise InterfaceError("the connection is closed")
         with self.translated():
             self._open.make_way()
+        self._functions.failure = None  # of a statement whose rows nobody has read
         return self._connection
 
     def _stream(self, con: Any, sql: str, parameters: Parameters) -> Rows | None:

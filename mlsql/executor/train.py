@@ -81,7 +81,7 @@ class Outcome:
     epochs: int
     steps: int
     rows: int
-    loss: float
+    loss: float | None
     validation_loss: float | None
     seconds: float
     stopped_because: str
@@ -275,7 +275,8 @@ class Trainer:
         )
 
     def outcome(self, parameters: dict[str, Array], reason: str) -> Outcome:
-        last = self.log[-1]
+        """How the run went so far: the last epoch, or the best one if patience ended it."""
+        last = self.log[-1] if self.log else None
         if reason == "patience":
             last = min(self.log, key=lambda e: e.loss if e.validation_loss is None else e.validation_loss)
         return Outcome(
@@ -283,8 +284,8 @@ class Trainer:
             len(self.log),
             self.step_count,
             len(self.rows),
-            last.loss,
-            last.validation_loss,
+            last.loss if last else None,
+            last.validation_loss if last else None,
             time.perf_counter() - self.started,
             reason,
             self.log,

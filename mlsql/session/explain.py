@@ -29,7 +29,8 @@ from .create import with_declared_inputs
 from .models import parameter_arrays
 from .predict import rewritten, without_predict
 from .rows import lines_rows, table_rows
-from .train import bound, plan_training, read_settings, split_count, used_columns
+from .training_data import split_count, used_columns
+from .training_plan import bound, plan_training, read_settings
 
 OPTIONS = ("LOGICAL", "PHYSICAL", "STEPS", "CODE", "MEMORY")
 

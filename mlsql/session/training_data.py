@@ -1,0 +1,104 @@
+"""The rows of a training run: which columns are read, what its classes are, what is held out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import DataError, ProgrammingError
+from ..executor.dataset import Dataset, balanced_weights, check_indexes, classes_of, load, match
+from ..executor.device import Array
+from ..parser.statements import CreateModel, Query, Train
+from ..planner.binder import bind_model
+from ..planner.model import Model
+from ..planner.ops import Column
+from ..planner.plan import Plan
+from ..types import FLOAT
+from .core import Session
+from .predict import without_predict
+from .training_plan import Settings
+
+
+def used_columns(model: Model) -> dict[str, Column]:
+    """The columns that the loss reads, and the categorical targets: only these are loaded."""
+    assert model.loss is not None
+    read = {n.name for n in Plan({"loss": model.loss}).nodes() if isinstance(n, Column)}
+    every = {**model.inputs, **model.targets}
+    return {name: c for name, c in every.items() if name in read or name in model.categories}
+
+
+def load_data(
+    session: Session, statement: Train, model: Model, known: Mapping[str, tuple[str, list[str]]]
+) -> tuple[Dataset, dict[str, tuple[str, list[str]]]]:
+    """The training rows and the classes of categorical targets, those of the current version if there is one."""
+    if statement.on is None:
+        return Dataset({}, 1), {}
+    wanted = used_columns(model)
+    source = match(session.storage, without_predict(session, statement.on), model, wanted)
+    classes = dict(known) or classes_of(session.storage, source, model)
+    try:
+        dataset = load(session.storage, source, wanted, classes)
+    except DataError as problem:
+        if known and "none of the classes" in problem.message:
+            problem.hint = f"TRAIN {statement.model} ... FROM SCRATCH learns the classes anew"
+        problem.at(statement.on.place)
+        raise
+    if dataset.rows == 0:
+        raise DataError("there are no rows to train on", place=statement.on.place)
+    return dataset, classes
+
+
+def check_labels(model: Model, dataset: Dataset, query: Query | None) -> None:
+    """Whether labels are classes of the model. The place is that of the rows: the model is declared elsewhere."""
+    try:
+        check_indexes(model, dataset)
+    except DataError as problem:
+        problem.place = query.place if query is not None else None
+        raise
+
+
+def with_class_weight(
+    model: Model, dataset: Dataset, statement: Train, definition: CreateModel, sizes: Mapping[Any, int]
+) -> tuple[Model, Dataset]:
+    """The model with rows weighted so that every class counts the same: rows / (classes * rows of the class)."""
+    labels = [n for n, c in model.targets.items() if c.type.element.kind in ("category", "integer", "boolean")]
+    if len(labels) != 1 or statement.weight is not None:
+        reason = "WEIGHT BY is there already" if statement.weight is not None else "there is no single class label"
+        raise ProgrammingError(f"class_weight cannot be used: {reason}", place=statement.place)
+    weights = balanced_weights(dataset.columns[labels[0]])
+    weight = Column("class_weight", model.rows, FLOAT)
+    weighted = bind_model(definition, sizes, minimize=statement.minimize, weight=weight)
+    return weighted, Dataset({**dataset.columns, "class_weight": weights}, dataset.rows)
+
+
+def split_count(statement: Train, rows: int) -> int:
+    """How many of the rows are trained on: all but the share that VALIDATE holds out."""
+    percent = statement.validate if isinstance(statement.validate, float) else 0
+    return rows - round(rows * percent / 100)
+
+
+def split_rows(
+    session: Session, statement: Train, settings: Settings, model: Model, dataset: Dataset, classes: Mapping[str, Any]
+) -> tuple[Array | None, Dataset | None]:
+    """The rows to train on (None: all) and the rows that VALIDATE holds out."""
+    if statement.validate is None:
+        return None, None
+    if isinstance(statement.validate, Query):
+        wanted = used_columns(model)
+        source = match(session.storage, without_predict(session, statement.validate), model, wanted)
+        try:
+            held_out = load(session.storage, source, wanted, classes)
+        except DataError as problem:
+            problem.at(statement.validate.place)
+            raise
+        if held_out.rows == 0:
+            raise DataError("there are no rows to validate on", place=statement.validate.place)
+        check_labels(model, held_out, statement.validate)
+        return None, held_out
+    kept, held_out = dataset.split(statement.validate, settings.seed)
+    if not len(kept) or not held_out.rows:
+        raise DataError(
+            f"VALIDATE {statement.validate:g} PERCENT of {dataset.rows} rows leaves nothing on one of the sides",
+            place=statement.place,
+        )
+    return kept, held_out

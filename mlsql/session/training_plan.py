@@ -1,0 +1,126 @@
+"""The plan of a training run: settings read, model bound, and the loop over batches as one optimized plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..autodiff.options import ALL, find_solver, read_options
+from ..autodiff.schedules import learning_rate
+from ..autodiff.training import STEP, training_plan, view_of
+from ..autodiff.updates import Solver
+from ..errors import ProgrammingError
+from ..executor.train import Limits, LoopPlan, condition
+from ..optimizer.rule import Step
+from ..optimizer.stages import optimize, simplify
+from ..parser.statements import CreateModel, Expression, Train
+from ..planner.binder import bind_model
+from ..planner.expressions import bind_expression
+from ..planner.model import Model
+from ..planner.node import Node
+from ..planner.ops import Column, Count, Counter, Index, State, Take
+from ..planner.plan import Plan
+from ..types import BOOLEAN, UNIT, RowSet
+
+DEFAULT_EPOCHS = 10
+LOG_COUNTERS = ("epoch", "step", "loss", "validation_loss", "seconds")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What WITH and the statement's other clauses ask for, defaults included."""
+
+    solver: Solver
+    options: Mapping[str, Any]
+    limits: Limits
+
+    @property
+    def full_batch(self) -> bool:
+        return str(self.options["batch_size"]).upper() == ALL
+
+    @property
+    def seed(self) -> int:
+        return int(self.options["seed"])
+
+
+def bound(statement: Train, definition: CreateModel, sizes: Mapping[Any, int]) -> Model:
+    """The model with what the training statement says about it. Raises ProgrammingError if nothing is minimized."""
+    model = bind_model(definition, sizes, minimize=statement.minimize, weight=statement.weight)
+    if model.loss is None:
+        raise ProgrammingError(
+            f'model "{statement.model}" has nothing to minimize',
+            place=statement.model.place,
+            hint="TRAIN ... MINIMIZE <aggregate expression>, or MINIMIZE in CREATE MODEL",
+        )
+    if statement.on is None and (model.inputs or model.targets):
+        raise ProgrammingError("TRAIN needs rows", place=statement.place, hint=f"TRAIN {statement.model} ON <table>")
+    if statement.on is not None and model.rows == UNIT and not model.targets:
+        raise ProgrammingError("the model has no INPUT, so it reads no rows", place=statement.on.place)
+    return model
+
+
+def read_settings(statement: Train) -> Settings:
+    """The solver, its options and the limits of a run."""
+    solver = find_solver(statement.solver, statement.solver_place)
+    options = read_options(solver, statement.options)
+    epochs, steps = options["epochs"], options["steps"]
+    until = None if statement.until is None else until_condition(statement.until)
+    open_ended = until is not None or statement.within_seconds is not None
+    if epochs is None and steps is None:
+        epochs = None if open_ended else DEFAULT_EPOCHS
+    return Settings(solver, options, Limits(epochs, steps, statement.within_seconds, options["patience"], until))
+
+
+def until_condition(until: Expression) -> Callable[[Mapping[str, float]], bool]:
+    """UNTIL as a function of what an epoch's row of the log holds."""
+    counters = {name: Counter(name) for name in LOG_COUNTERS}
+    node = bind_expression(until, counters)
+    if node.type.element != BOOLEAN:
+        raise ProgrammingError("UNTIL needs a condition", place=until.place, hint="for example UNTIL loss < 0.1")
+    return condition(node, list(counters.values()))
+
+
+def plan_training(
+    model: Model, settings: Settings, table_rows: int, train_count: int, *, subset: bool
+) -> tuple[LoopPlan, tuple[Step, ...]]:
+    """The loop over batches: the loss simplified, differentiated, updated, and optimized as one plan."""
+    assert model.loss is not None
+    o = settings.options
+    table = RowSet("table", table_rows) if model.rows != UNIT else UNIT
+    whole = (settings.full_batch and not subset) or model.rows == UNIT
+    size = train_count if settings.full_batch else min(o["batch_size"], train_count)
+    batch = table if whole else RowSet("batch", size)
+    index = None if whole else Index(batch, table)
+    simplified = simplify(Plan({"loss": model.loss, **model.columns}, model.names), wanted=["loss"])
+    plan = simplified.plan.replaced(batch_leaves(model, simplified.plan, table, batch, index))
+    per_epoch = 1 if whole else -(-train_count // size)
+    total = settings.limits.steps or (settings.limits.epochs or DEFAULT_EPOCHS) * per_epoch
+    rate = learning_rate(o["learning_rate"], o["schedule"], o["warmup_steps"], total, STEP)
+    learnable = [p.node for p in model.parameters.values() if not p.frozen]
+    training = training_plan(
+        plan, learnable, settings.solver.build(o), rate, solver=settings.solver.name,
+        epochs=settings.limits.epochs or 0, steps=per_epoch, clip_norm=o["clip_norm"], skip_nan=o["on_nan"] == "skip",
+    )  # fmt: skip
+    iterate = training.iterate
+    outputs = {"loss": iterate.loss, "rate": rate, **{str(i): n for i, n in enumerate(iterate.updates)}}
+    optimized = optimize(Plan(outputs, training.names))
+    best = list(optimized.plan.outputs.values())
+    updates = {s: n for s, n in zip(iterate.states, best[2:], strict=True) if isinstance(s, State)}
+    loop = LoopPlan(best[0], best[1], updates, table, batch, index, training.spans, STEP, optimized.plan.names)
+    return loop, (*simplified.steps, *optimized.steps)
+
+
+def batch_leaves(model: Model, plan: Plan, table: RowSet, batch: RowSet, index: Index | None) -> dict[Node, Node]:
+    """The model's columns as columns of the table, taken by the batch's index where there is one."""
+    moved: dict[Node, Node] = {Count(model.rows): Count(batch)}
+    for node in plan.nodes():
+        if isinstance(node, Column):
+            column = Column(node.name, table, node.element, node.shape)
+            moved[node] = column if index is None else Take(column, index)
+    return moved
+
+
+def parameter_views(loop: LoopPlan) -> dict[Node, Node]:
+    """Every learnable parameter as a view of the flat weights."""
+    return {p: view_of(p, *span) for p, span in loop.spans.items()}
