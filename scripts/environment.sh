@@ -9,7 +9,7 @@ install() {
     local stamp="$venv/.installed${1:+-$1}"
     if [ ! -x "$venv/bin/python" ]; then
         # Debian's Python may come without ensurepip: then the machine's own pip installs into the environment.
-        python3 -m venv "$venv" 2>/dev/null || python3 -m venv --clear --without-pip "$venv"
+        python3 -m venv "$venv" >/dev/null 2>&1 || python3 -m venv --clear --without-pip "$venv"
     fi
     if [ ! "$stamp" -nt pyproject.toml ]; then
         echo "Installing into $venv ..."

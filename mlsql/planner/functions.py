@@ -79,12 +79,12 @@ class Function:
     def usage(self) -> str:
         """``LINEAR(x, size)``."""
         words = [
-            ("*" if p.kind is p.VAR_POSITIONAL else "")
-            + p.name
+            p.name
+            + (", ..." if p.kind is p.VAR_POSITIONAL else "")
             + (f" = {p.default}" if p.default is not p.empty else "")
             for p in self.parameters
         ]
-        return f"{self.name}({', '.join(words)})"
+        return f"{self.name}({', '.join(words) or '*'})"
 
 
 FUNCTIONS: dict[str, Function] = {}

@@ -27,7 +27,7 @@ from ..types import UNIT, shape_text
 from .core import Session, runs
 from .create import with_declared_inputs
 from .models import parameter_arrays
-from .predict import rewritten, without_predict
+from .predict import ALL_OUTPUTS, asked_for, rewritten, without_predict
 from .rows import lines_rows, table_rows
 from .training_data import split_count, used_columns
 from .training_plan import bound, plan_training, read_settings
@@ -182,7 +182,8 @@ def forward_plans(session: Session, statement: Statement) -> list[tuple[str, Pla
     found = []
     for call in statement.predicts if isinstance(statement, SelectSql) else ():
         model, _ = session.models.trained(call.model, call.version)
-        wanted = list(model.columns) if call.is_table else [call.output or model.prediction]
+        output = asked_for(call, model)
+        wanted = list(model.columns) if output == ALL_OUTPUTS else [output]
         found.append((f"PREDICT {call.model}", Plan(model.columns, model.names).keep(wanted), model.rows))
     return found
 
@@ -248,7 +249,7 @@ def explain_gradient(session: Session, statement: ExplainGradient) -> Rows:
     if model.loss is None:
         raise ProgrammingError(f'model "{statement.model}" has nothing to minimize', place=statement.model.place)
     names = {node: name for node, name in model.names.items() if node.inputs}
-    loss_name = names.get(model.loss, "loss")
+    loss_name = names.setdefault(model.loss, "loss")
     simplified = simplify(Plan({"loss": model.loss}, names))
     loss = simplified.plan.outputs["loss"]
     sources = [p.node for p in model.parameters.values() if not p.frozen]

@@ -81,7 +81,7 @@ class _Rewriter:
 
     def call(self, call: PredictCall) -> str:
         model, version = self.session.models.trained(call.model, call.version)
-        output = self.output(call, model)
+        output = asked_for(call, model)
         if not model.inputs:
             return self.constant_call(call, model, version, output)
         if call.is_table:
@@ -89,21 +89,6 @@ class _Rewriter:
         function = predict_function(self.session, call, model, version, output)
         arguments = zip(self.arguments(call, model), model.inputs.values(), strict=True)
         return f"{function}({', '.join(as_input(a, c.type) for a, c in arguments)})"
-
-    @staticmethod
-    def output(call: PredictCall, model: Model) -> str:
-        """Which column of the model is asked for."""
-        if call.is_table:
-            return ALL_OUTPUTS
-        if call.output is None:
-            return model.prediction
-        by_lower = {name.lower(): name for name in model.columns}
-        if call.output.lower() not in by_lower:
-            hint = suggest(call.output, model.columns) or f"its columns are {listed(model.columns)}"
-            raise ProgrammingError(
-                f'model "{call.model}" has no column "{call.output}"', place=call.output_place, hint=hint
-            )
-        return by_lower[call.output.lower()]
 
     def arguments(self, call: PredictCall, model: Model) -> list[str]:
         """The arguments in the order of INPUT: as given, by name, or the row's columns of that name."""
@@ -164,6 +149,21 @@ class _Rewriter:
             return literals[0]
         columns = [f"{v} AS {quoted(n)}" for n, v in zip(wanted, literals, strict=True)]
         return f"(SELECT *, {', '.join(columns)} FROM {self.argument(call.arguments[0].place)})"
+
+
+def asked_for(call: PredictCall, model: Model) -> str:
+    """Which column of the model is asked for."""
+    if call.is_table:
+        return ALL_OUTPUTS
+    if call.output is None:
+        return model.prediction
+    by_lower = {name.lower(): name for name in model.columns}
+    if call.output.lower() not in by_lower:
+        hint = suggest(call.output, model.columns) or f"its columns are {listed(model.columns)}"
+        raise ProgrammingError(
+            f'model "{call.model}" has no column "{call.output}"', place=call.output_place, hint=hint
+        )
+    return by_lower[call.output.lower()]
 
 
 def predict_function(
