@@ -1,6 +1,6 @@
 """What comes before a step: importing mlsql, planning a TRAIN, building the feature matrix.
 
-    python benchmarks/overheads.py [--rounds 7] [--json benchmarks/results/overheads.json]
+python benchmarks/overheads.py [--rounds 7] [--json benchmarks/results/overheads.json]
 """
 
 from __future__ import annotations

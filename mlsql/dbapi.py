@@ -116,6 +116,8 @@ class Cursor:
     def execute(self, statement: str, parameters: Parameters = None) -> Cursor:
         """Run one or more statements; parameters are for the last one."""
         session = self._open().session
+        if not isinstance(statement, str):
+            raise InterfaceError(f"a statement is a text, not {type(statement).__name__}")
         self._forget()
         self._rows = session.execute(statement, parameters)
         return self

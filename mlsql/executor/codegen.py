@@ -7,10 +7,8 @@ body. Plain numbers (the step's count, a learning rate's schedule) stay Python n
 
 from __future__ import annotations
 
-import ast
 import builtins
 import keyword
-import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,28 +17,21 @@ from typing import Any
 from ..planner import scalar
 from ..planner.node import Node, depends_on, walk
 from ..planner.ops import (
-    Broadcast,
-    Cast,
     Column,
-    Concat,
     Constant,
     Count,
     Counter,
     Index,
     Map,
-    Max,
-    Min,
     Parameter,
-    Place,
     Reshape,
     State,
-    Sum,
 )
-from ..types import UNIT, Element, RowSet, Type
+from ..types import UNIT, RowSet, Type
 from .memory import Layout, is_view, owner, plan_layout
+from .scalars import FOLDS, Elementwise, literal, numbers_of, on_numbers
 
 LEAVES = (Column, Parameter, State)
-FOLDS = (Sum, Max, Min)
 
 
 @dataclass(frozen=True)
@@ -92,7 +83,7 @@ class _Generator:
         self.updates = updates
         self.names = names
         self.nodes = list(walk([*outputs, *updates.values()]))
-        self.numbers = _numbers(self.nodes, [n for n in outputs if n.type.shape])
+        self.numbers = numbers_of(self.nodes, [n for n in outputs if n.type.shape])
         moving = [n for n in self.nodes if isinstance(n, (Index, Counter, State)) or n in set(varying)]
         self.in_step = depends_on(self.nodes, moving)
         schedule = [n for n in self.nodes if n in self.in_step and (self.is_computed(n) or isinstance(n, FOLDS))]
@@ -178,7 +169,7 @@ class _Generator:
     def visit_number(self, node: Node) -> None:
         """A plain number: inlined if it is a constant, else a line of Python arithmetic."""
         if isinstance(node, Constant):
-            self.variable[node] = _literal(node.values[0], node.element)
+            self.variable[node] = literal(node.values[0], node.element)
         elif isinstance(node, Count):
             self.variable[node] = self.rows(node.rows)
         elif isinstance(node, Reshape):
@@ -193,7 +184,7 @@ class _Generator:
             return f"{node.ufunc}.reduce({self.variable[node.x]}, None).item()"
         assert isinstance(node, Map)
         arguments = {f: self.variable[n] for f, n in zip(node.names(), node.inputs, strict=True)}
-        return scalar.source(_on_numbers(node.expression), arguments)
+        return scalar.source(on_numbers(node.expression), arguments)
 
     def visit_kernel(self, node: Node) -> None:
         """An array: allotted before the loop, filled by the operator's kernel."""
@@ -327,94 +318,11 @@ class _Generator:
     def scalar(self, expression: str, arguments: Mapping[str, Node], out: str, type: Type) -> None:
         names = {name: self.aligned(n, type.rank) for name, n in arguments.items()}
         arrays = [n for n in arguments.values() if n not in self.numbers]
-        _Elementwise(self, names, type, arrays).evaluate(scalar.parse(expression), out)
-
-
-class _Elementwise:
-    """Turns one scalar expression into calls of array functions, inner results in scratch arrays."""
-
-    def __init__(self, e: _Generator, arguments: Mapping[str, str], type: Type, operands: Collection[Node]) -> None:
-        self.e, self.arguments, self.type = e, arguments, type
-        self.scratch: set[str] = set()
-        kinds = {n.type.element.kind for n in operands}
-        # left to itself NumPy computes with whole numbers in 64 bits, and TRUE + TRUE is TRUE
-        mixed = "integer" in kinds or kinds == {"boolean"}
-        self.is_converted = mixed and type.element.kind == "float"
-
-    def evaluate(self, tree: ast.expr, out: str | None) -> str:
-        """Emit the calls that compute ``tree``; returns the name or number that holds the result."""
-        op = scalar.operation(tree)
-        if op is None:
-            if isinstance(tree, ast.Name):
-                return self.arguments[tree.id]
-            assert isinstance(tree, ast.Constant)
-            return repr(tree.value)
-        function, operands = op
-        values = [self.evaluate(o, None) for o in operands]
-        mine = [v for v in values if v in self.scratch]
-        if out is None:
-            out = mine[0] if mine else self.e.temporary(self.type)
-            self.scratch.add(out)
-        # NumPy takes the output of these two by keyword only
-        last = f"out={out}" if function in ("maximum", "minimum") else out
-        dtype = [f"dtype={self.type.element.storage!r}"] if self.is_converted and function != "where" else []
-        self.e.call(function, *values, last, *dtype)
-        return out
+        Elementwise(self, names, type, arrays).evaluate(scalar.parse(expression), out)
 
 
 _HELPERS = "arena prepare array arange empty copyto matmul where fill cast einsum place_parts".split()
 _RESERVED = frozenset([*_HELPERS, *scalar.OPERATORS.values(), *scalar.FUNCTIONS, *dir(builtins)])
-
-
-def _numbers(nodes: Sequence[Node], arrays: Collection[Node]) -> set[Node]:
-    """Nodes that are plain numbers: constants, counts, the loop's counters, folds of arrays, and arithmetic on these.
-
-    A number whose reader needs an array (a matrix product, a slice) stays an array, and so do those in ``arrays``.
-    """
-    numbers: set[Node] = set()
-    for n in nodes:
-        single = n.type.rows == UNIT and all(d == 1 for d in n.type.shape)
-        on_numbers = isinstance(n, (Map, Reshape)) and not isinstance(n, Cast) and all(i in numbers for i in n.inputs)
-        source = isinstance(n, (Count, Counter)) or (isinstance(n, Constant) and n.value is not None)
-        if single and (source or on_numbers or (isinstance(n, FOLDS) and n.x not in numbers)):
-            numbers.add(n)
-    changed = True
-    while changed:
-        readers = [n for n in nodes if not (isinstance(n, (Map, Broadcast, Concat, Place)) or n in numbers)]
-        needed = {*arrays, *(i for n in readers for i in n.inputs)}
-        on_arrays = {n for n in numbers if isinstance(n, (Map, Reshape)) and not numbers.issuperset(n.inputs)}
-        mistaken = {n for n in numbers & needed if not isinstance(n, (Count, Counter))} | on_arrays
-        changed = bool(mistaken)
-        numbers -= mistaken
-    return numbers
-
-
-class _OnNumbers(ast.NodeTransformer):
-    """Calls, quotients and powers as calls of the functions on plain numbers, which follow NumPy where math raises."""
-
-    def visit_Call(self, node: ast.Call) -> ast.expr:
-        self.generic_visit(node)
-        assert isinstance(node.func, ast.Name)
-        return ast.Call(ast.Name(f"number_{node.func.id}"), node.args, [])
-
-    def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
-        self.generic_visit(node)
-        if isinstance(node.op, (ast.Div, ast.Pow)):
-            return ast.Call(ast.Name(f"number_{scalar.OPERATORS[type(node.op)]}"), [node.left, node.right], [])
-        return node
-
-
-def _on_numbers(expression: str) -> str:
-    """The expression with the names of the functions on plain numbers."""
-    return ast.unparse(_OnNumbers().visit(ast.parse(expression, mode="eval")))
-
-
-def _literal(value: float, element: Element) -> str:
-    """A number as Python source, infinities and NaN included; in brackets where it has a sign."""
-    if element.kind == "boolean":
-        return repr(bool(value))
-    text = repr(value) if math.isfinite(value) else f"float('{value}')"
-    return f"({text})" if text.startswith("-") else text
 
 
 def _bytes(type: Type) -> int:
