@@ -11,6 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 
+MAX_LINE = 120  # characters of a statement's line that an error shows
+
+
 @dataclass(frozen=True)
 class Place:
     """A span of a statement's text: characters ``start`` up to but not including ``end``."""
@@ -40,8 +43,19 @@ class Place:
         last = self.text.find("\n", self.start)
         line = self.text[first : last if last >= 0 else len(self.text)]
         width = max(1, min(self.end, first + len(line)) - self.start)
-        gap = "".join("\t" if c == "\t" else " " for c in line[: self.start - first])
+        before = line[: self.start - first]
+        if len(line) > MAX_LINE:  # show the neighbourhood alone
+            cut = max(0, len(before) - MAX_LINE // 2)
+            line, before = _cropped(line, cut), "..." * (cut > 0) + before[cut:]
+            width = min(width, len(line) - len(before))
+        gap = "".join("\t" if c == "\t" else " " for c in before)
         return f"    {line}\n    {gap}{'^' * width}"
+
+
+def _cropped(line: str, cut: int) -> str:
+    """MAX_LINE characters of a line from ``cut`` on, with dots where something is missing."""
+    dots = "..." if len(line) > cut + MAX_LINE else ""
+    return "..." * (cut > 0) + line[cut : cut + MAX_LINE] + dots
 
 
 class Warning(Exception):

@@ -711,13 +711,9 @@ def test_what_is_wrong_is_said(text, message):
     "text",
     [
         "RESUME TRAIN m",
-        "ALTER MODEL a RENAME TO b",
         "CREATE LAYER f(x) AS x + 1",
         "DROP LAYER f",
         "CALIBRATE",
-        "SHOW TRAINING",
-        "SHOW TRAINING LOG FOR m",
-        "EXPLAIN RULE hoist",
         "TRAIN ON t",
         "TRAIN m MEMORY '1 GB'",
         "TRAIN m ON a AS x, b AS y",
@@ -731,3 +727,15 @@ def test_what_this_version_does_not_have(text):
     with pytest.raises(NotSupportedError) as caught:
         parse(text)
     assert caught.value.place is not None
+
+
+def test_alter_show_training_and_explain_rule() -> None:
+    rename, rollback, runs, log, rule = parse(
+        "ALTER MODEL a RENAME TO s.b; ALTER MODEL a ROLLBACK TO VERSION 2; SHOW TRAINING; "
+        "SHOW TRAINING LOG FOR m; EXPLAIN RULE take_last"
+    )
+    assert (str(rename.model), str(rename.new)) == ("a", "s.b")
+    assert (str(rollback.model), rollback.version) == ("a", 2)
+    assert (runs.what, runs.model) == ("RUNS", None)
+    assert (log.what, str(log.model)) == ("LOG", "m")
+    assert str(rule.rule) == "take_last"

@@ -169,6 +169,31 @@ class Catalog:
                 self._run(f"DELETE FROM mlsql.{table} WHERE model = ?", [found.name])
         return True
 
+    def rename_model(self, name: str, new: str) -> None:
+        """Give a model, its versions and its runs another name."""
+        found = self.find(name)
+        old = found.name if found else name
+        with self.storage.transaction():
+            self._run("UPDATE mlsql.models SET name = ? WHERE name = ?", [new, old])
+            for table in (*VERSIONED, "training_runs", "training_log"):
+                self._run(f"UPDATE mlsql.{table} SET model = ? WHERE model = ?", [new, old])
+
+    def use_version(self, name: str, version: int) -> None:
+        """Make an earlier version the current one; the later ones stay."""
+        self._run("UPDATE mlsql.models SET current_version = ? WHERE lower(name) = lower(?)", [version, name])
+
+    def training(self, what: str, name: str | None) -> pa.Table:
+        """The runs, or the log of the last run, of one model or of all, newest run first."""
+        if what == "LOG":
+            columns, source = "*", "training_log l"
+            last = "run_id = (SELECT max(run_id) FROM mlsql.training_log WHERE lower(model) = lower(l.model))"
+        else:
+            columns, source, last = "* EXCLUDE (statement)", "training_runs", "TRUE"
+        order = "model, epoch" if what == "LOG" else "run_id DESC"
+        chosen = "TRUE" if name is None else "lower(model) = lower($name)"
+        sql = f"SELECT {columns} FROM mlsql.{source} WHERE {last} AND {chosen} ORDER BY {order}"
+        return self.storage.query(self._qualified(sql), {} if name is None else {"name": name})
+
     # -- versions ------------------------------------------------------------------------------------------------------
 
     def versions(self, name: str) -> list[int]:

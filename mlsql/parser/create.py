@@ -1,4 +1,4 @@
-"""CREATE MODEL and DROP MODEL."""
+"""CREATE, DROP and ALTER MODEL."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from typing import NoReturn
 from ..errors import Place
 from .columns import column, parameter
 from .reader import Reader
-from .statements import ColumnDeclaration, CreateModel, DropModel, ParameterDeclaration, Query
+from .statements import (
+    ColumnDeclaration,
+    CreateModel,
+    DropModel,
+    ParameterDeclaration,
+    Query,
+    RenameModel,
+    RollbackModel,
+)
 from .table import statement
 
 CLAUSES = ("PARAMETERS", "INPUT", "TARGET")  # in any order
@@ -62,6 +70,21 @@ def drop_model(read: Reader) -> DropModel:
     model = read.name()
     read.expect_end()
     return DropModel(model, if_exists)
+
+
+@statement("ALTER MODEL")
+def alter_model(read: Reader) -> RenameModel | RollbackModel:
+    """``ALTER MODEL a RENAME TO b``, ``ALTER MODEL a ROLLBACK TO VERSION n``."""
+    read.expect("ALTER MODEL")
+    model = read.name()
+    if read.accept("RENAME TO"):
+        changed: RenameModel | RollbackModel = RenameModel(model, read.name())
+    elif read.accept("ROLLBACK TO VERSION"):
+        changed = RollbackModel(model, read.whole_number("a version's number"))
+    else:
+        read.unexpected("RENAME TO or ROLLBACK TO VERSION")
+    read.expect_end()
+    return changed
 
 
 def _parameters(read: Reader) -> tuple[ParameterDeclaration, ...]:

@@ -8,7 +8,7 @@ from ..errors import suggest
 from .misspelt import check_spelling, misspelt
 from .predict import passed_on, predict_calls
 from .reader import Reader
-from .statements import Explain, ExplainGradient, Option, Statement
+from .statements import Explain, ExplainGradient, ExplainRule, Option, Statement
 from .table import find, statement
 from .tokens import Token, closing, commas
 
@@ -57,6 +57,15 @@ def explain_gradient(read: Reader) -> ExplainGradient:
     model = read.name()
     read.expect_end()
     return ExplainGradient(model)
+
+
+@statement("EXPLAIN RULE", claims=lambda tokens: len(tokens) == 3)
+def explain_rule(read: Reader) -> ExplainRule:
+    """``EXPLAIN RULE name``."""
+    read.expect("EXPLAIN RULE")
+    rule = read.name("a rule's name")
+    read.expect_end()
+    return ExplainRule(rule)
 
 
 def _option(read: Reader) -> Option:

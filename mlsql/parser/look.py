@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from .predict import passed_on
 from .reader import Reader
-from .statements import DescribeModel, SetOption, ShowLayers, ShowModels, ShowRules
+from .statements import DescribeModel, SetOption, ShowLayers, ShowModels, ShowRules, ShowTraining
 from .table import statement
 from .tokens import Token
 
@@ -35,6 +35,23 @@ def show_rules(read: Reader) -> ShowRules:
     read.expect("SHOW RULES")
     read.expect_end()
     return ShowRules()
+
+
+def _shows_training(tokens: Sequence[Token]) -> bool:
+    """A table may be called training, but not what stands behind it here."""
+    return len(tokens) == 2 or tokens[2].word in ("RUNS", "LOG", "FOR")
+
+
+@statement("SHOW TRAINING", claims=_shows_training)
+def show_training(read: Reader) -> ShowTraining:
+    """``SHOW TRAINING [RUNS | LOG] [FOR model]``."""
+    read.expect("SHOW TRAINING")
+    what = "LOG" if read.accept("LOG") else "RUNS"
+    if what == "RUNS":
+        read.accept("RUNS")
+    model = read.name() if read.accept("FOR") else None
+    read.expect_end()
+    return ShowTraining(what, model)
 
 
 def _describes_a_name(tokens: Sequence[Token]) -> bool:

@@ -159,6 +159,37 @@ class DropModel:
 
 
 @dataclass(frozen=True)
+class RenameModel:
+    """``ALTER MODEL a RENAME TO b``."""
+
+    model: Name
+    new: Name
+
+
+@dataclass(frozen=True)
+class RollbackModel:
+    """``ALTER MODEL a ROLLBACK TO VERSION n``: an earlier version becomes the current one."""
+
+    model: Name
+    version: int
+
+
+@dataclass(frozen=True)
+class ShowTraining:
+    """``SHOW TRAINING [RUNS | LOG] [FOR model]``."""
+
+    what: str  # RUNS or LOG
+    model: Name | None
+
+
+@dataclass(frozen=True)
+class ExplainRule:
+    """``EXPLAIN RULE name``: one rule of the optimizer."""
+
+    rule: Name
+
+
+@dataclass(frozen=True)
 class ShowModels:
     """``SHOW MODELS``."""
 
@@ -239,7 +270,11 @@ Statement = (
     | Evaluate
     | Explain
     | ExplainGradient
+    | ExplainRule
     | DropModel
+    | RenameModel
+    | RollbackModel
+    | ShowTraining
     | ShowModels
     | ShowLayers
     | ShowRules

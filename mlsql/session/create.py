@@ -1,4 +1,4 @@
-"""CREATE MODEL and DROP MODEL."""
+"""CREATE, DROP and ALTER MODEL."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ..errors import ProgrammingError, suggest
 from ..executor.dataset import declared_type
 from ..executor.results import Rows
 from ..parser import parse
-from ..parser.statements import CreateModel, DropModel
+from ..parser.statements import CreateModel, DropModel, RenameModel, RollbackModel
 from ..planner.binder import bind_model
 from .core import Session, runs
 from .rows import message_rows
@@ -61,3 +61,22 @@ def drop(session: Session, statement: DropModel) -> Rows:
             )
         return message_rows(session, f"there is no model {name}")
     return message_rows(session, f"model {name} dropped")
+
+
+@runs(RenameModel)
+def rename(session: Session, statement: RenameModel) -> Rows:
+    """Give a model another name; its versions and runs go along."""
+    old, new = session.models.find(statement.model).name, str(statement.new)
+    if session.catalog.find(new) is not None and new.lower() != old.lower():
+        raise ProgrammingError(f'model "{new}" exists', place=statement.new.place)
+    session.catalog.rename_model(old, new)
+    return message_rows(session, f"model {old} is now {new}")
+
+
+@runs(RollbackModel)
+def rollback(session: Session, statement: RollbackModel) -> Rows:
+    """Make an earlier version the current one: PREDICT uses it, and TRAIN goes on from it."""
+    name = session.models.find(statement.model).name
+    session.models.version(statement.model, statement.version)
+    session.catalog.use_version(name, statement.version)
+    return message_rows(session, f"model {name} is at version {statement.version}")

@@ -48,7 +48,8 @@ def explain(session: Session, statement: Explain) -> Rows:
     if not plans:
         raise NotSupportedError("there is no plan to explain in this statement", place=statement.place)
     if option == "STEPS":
-        return steps_rows(session, [s for _, logical, _ in plans for s in optimize(logical).steps], {})
+        names = {node: name for _, logical, _ in plans for node, name in logical.names.items()}
+        return steps_rows(session, [s for _, logical, _ in plans for s in optimize(logical).steps], names)
     lines: list[str] = []
     for title, logical, rows in plans:
         plan = logical if option == "LOGICAL" else optimize(logical).plan

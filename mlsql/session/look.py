@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ..errors import ProgrammingError, suggest
 from ..executor.results import Rows
 from ..optimizer.rule import RULES
-from ..parser.statements import DescribeModel, ShowLayers, ShowModels, ShowRules
+from ..parser.statements import DescribeModel, ExplainRule, ShowLayers, ShowModels, ShowRules, ShowTraining
 from ..planner.binder import bind_model
 from ..planner.functions import FUNCTIONS
 from ..planner.layers import standard_layers
@@ -19,6 +20,24 @@ from .rows import table_rows
 def show_models(session: Session, statement: ShowModels) -> Rows:
     """A row a model."""
     return session.storage.table_rows(session.catalog.models())
+
+
+@runs(ShowTraining)
+def show_training(session: Session, statement: ShowTraining) -> Rows:
+    """A row a run, or a row an epoch of the last run."""
+    name = None if statement.model is None else session.models.find(statement.model).name
+    return session.storage.table_rows(session.catalog.training(statement.what, name))
+
+
+@runs(ExplainRule)
+def explain_rule(session: Session, statement: ExplainRule) -> Rows:
+    """What a rule of the optimizer does, when, why, and a model on which it fires."""
+    rule = RULES.get(str(statement.rule).lower())
+    if rule is None:
+        hint = suggest(str(statement.rule), RULES) or "SHOW RULES lists them"
+        raise ProgrammingError(f"there is no rule {statement.rule}", place=statement.rule.place, hint=hint)
+    fields = ("name", "stage", "law", "before", "after", "when", "why", "example")
+    return table_rows(session, {"part": list(fields), "text": [getattr(rule, f) for f in fields]})
 
 
 @runs(ShowLayers)

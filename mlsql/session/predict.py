@@ -74,7 +74,7 @@ class _Rewriter:
         if not call.is_column:
             return text
         model, _ = self.session.models.trained(call.model, call.version)
-        return f"{text} AS {quoted(self.output(call, model))}"
+        return f"{text} AS {quoted(asked_for(call, model))}"
 
     def argument(self, place: Place) -> str:
         return self.between(place.start, place.end)

@@ -8,6 +8,7 @@ from typing import Any
 NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL", "UINT", "UBIGINT")
 LIST_ITEMS = 4
 MAX_CELL = 60
+MAX_LAST_CELL = 160
 MAX_ROWS = 100
 COUNTED_FROM = 10  # results of this many rows are counted below the table
 
@@ -20,7 +21,9 @@ def table_text(columns: Sequence[tuple[str, str]], rows: Sequence[tuple[Any, ...
     is_text = len(columns) == 1 and columns[0][1] == "VARCHAR"
     if is_text and (columns[0][0] == "plan" or any("\n" in str(row[0]) for row in rows)):
         return "\n".join(str(row[0]) for row in rows)
-    cells = [[cell(value, type_text) for value, (_, type_text) in zip(row, columns, strict=True)] for row in rows]
+    widest = [MAX_CELL] * (len(columns) - 1) + [MAX_LAST_CELL]  # nothing has to be aligned with the last column
+    types = [type_text for _, type_text in columns]
+    cells = [[cell(*facts) for facts in zip(row, types, widest, strict=True)] for row in rows]
     widths = [max([len(name), *(len(row[i]) for row in cells)]) for i, (name, _) in enumerate(columns)]
     right = [type_text.startswith(NUMBERS) and "[" not in type_text for _, type_text in columns]
     lines = [line([name for name, _ in columns], widths, right), "  ".join("-" * w for w in widths)]
@@ -38,7 +41,7 @@ def line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> 
     return "  ".join(aligned).rstrip()
 
 
-def cell(value: Any, type_text: str) -> str:
+def cell(value: Any, type_text: str, widest: int = MAX_CELL) -> str:
     """A value on one line: lists and texts cut, floats to their seven or so digits."""
     if value is None:
         return "NULL"
@@ -50,4 +53,4 @@ def cell(value: Any, type_text: str) -> str:
         shown = ", ".join(cell(v, "") for v in value[:LIST_ITEMS])
         return f"[{shown}, ... {len(value)} values]" if len(value) > LIST_ITEMS else f"[{shown}]"
     text = str(value).replace("\n", "\\n")
-    return text if len(text) <= MAX_CELL else text[: MAX_CELL - 3] + "..."
+    return text if len(text) <= widest else text[: widest - 3] + "..."
