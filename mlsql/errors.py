@@ -10,7 +10,6 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-
 MAX_LINE = 120  # characters of a statement's line that an error shows
 
 

@@ -81,6 +81,6 @@ def test_a_damaged_parameter_is_found(database: str) -> None:
 def test_an_older_version_predicts_after_a_training_that_diverged(database: str) -> None:
     before = predictions(database)
     with mlsql.connect(database, progress=False) as connection:
-        with pytest.raises(mlsql.OperationalError, match="the last good loss was|no finite loss before it"):
+        with pytest.raises(mlsql.OperationalError, match=r"the last good loss was|no finite loss before it"):
             connection.execute("TRAIN net ON points WITH SGD (learning_rate = 1e38, epochs = 20)")
         assert connection.execute(PREDICTIONS).fetchall() == before

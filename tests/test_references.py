@@ -214,13 +214,13 @@ def test_the_confusion_matrix_is_scikit_learns(db):
 
 CELL = """
 CREATE MODEL cell
-PARAMETERS (w_x FLOAT[{g}][{n}] INIT {w_x}, w_h FLOAT[{g}][{u}] INIT {w_h}, b FLOAT[{g}] INIT {b})
-INPUT (x FLOAT[{n}], h FLOAT[{u}], c FLOAT[{u}]) TARGET (y FLOAT[{u}])
+PARAMETERS (w_x FLOAT[16][3] INIT {w_x}, w_h FLOAT[16][4] INIT {w_h}, b FLOAT[16] INIT {b})
+INPUT (x FLOAT[3], h FLOAT[4], c FLOAT[4]) TARGET (y FLOAT[4])
 AS SELECT MATMUL(x, w_x) + h @ w_h + b AS gates,
-          SIGMOID(gates[1:{u}]) AS input_gate,
-          SIGMOID(gates[{u} + 1:{u} * 2]) AS forget_gate,
-          TANH(gates[{u} * 2 + 1:{u} * 3]) AS candidate,
-          SIGMOID(gates[{u} * 3 + 1:]) AS output_gate,
+          SIGMOID(gates[1:4]) AS input_gate,
+          SIGMOID(gates[5:8]) AS forget_gate,
+          TANH(gates[9:12]) AS candidate,
+          SIGMOID(gates[13:]) AS output_gate,
           forget_gate * c + input_gate * candidate AS c_next,
           output_gate * TANH(c_next) AS h_next
 MINIMIZE AVG(SUM_OF((h_next - y) ** 2))
@@ -228,16 +228,13 @@ MINIMIZE AVG(SUM_OF((h_next - y) ** 2))
 
 
 def test_an_lstm_cell_is_torchs_forward_and_through_a_step_of_training(db):
-    n, u, rows = 3, 4, 50
     torch.manual_seed(0)
-    cell = torch.nn.LSTMCell(n, u)
-    x, h, c, y = (torch.randn(rows, size) for size in (n, u, u, u))
+    cell = torch.nn.LSTMCell(3, 4)
+    x, h, c, y = (torch.randn(50, size) for size in (3, 4, 4, 4))
+    biases = (cell.bias_ih + cell.bias_hh).detach()
     db.execute(
-        CELL.format(
-            n=n, u=u, g=4 * u, w_x=literal(cell.weight_ih.T.detach()), w_h=literal(cell.weight_hh.T.detach()),
-            b=literal((cell.bias_ih + cell.bias_hh).detach()),
-        )
-    )  # fmt: skip
+        CELL.format(w_x=literal(cell.weight_ih.T.detach()), w_h=literal(cell.weight_hh.T.detach()), b=literal(biases))
+    )
     db.register("rows", arrow({"x": x.numpy(), "h": h.numpy(), "c": c.numpy(), "y": y.numpy()}))
 
     h_next, c_next = cell(x, (h, c))
