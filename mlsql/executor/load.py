@@ -76,10 +76,14 @@ def _flattened(column: pa.Array, name: str, size: int, per_row: int, first_row: 
     return column.flatten()
 
 
+class UnknownLabel(DataError):
+    """A label that is none of the classes."""
+
+
 def class_index(
     column: pa.Array | pa.ChunkedArray, classes: pa.Array, name: str, first_row: int | None = None
 ) -> Array:
-    """The position of each label among the classes. Raises DataError for a label that is none of them."""
+    """The position of each label among the classes. Raises UnknownLabel for one that is none of them."""
     if column.null_count:
         raise null_error(name, column, first_row)
     found = pc.index_in(column, value_set=classes.cast(column.type))
@@ -87,7 +91,7 @@ def class_index(
         position = _first(found.is_null())
         label = column[position].as_py()
         known = [str(c) for c in classes.to_pylist()]
-        raise DataError(
+        raise UnknownLabel(
             f'column "{name}" has the label {label!r}{_in_row(first_row, position)}, which is none of the classes',
             hint=suggest(str(label), known) or f"the classes are {', '.join(known[:10])}",
         )

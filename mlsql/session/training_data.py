@@ -8,6 +8,7 @@ from typing import Any
 from ..errors import DataError, ProgrammingError
 from ..executor.dataset import Dataset, balanced_weights, check_indexes, classes_of, load, match
 from ..executor.device import Array
+from ..executor.load import UnknownLabel
 from ..parser.statements import CreateModel, Query, Train
 from ..planner.binder import bind_model
 from ..planner.model import Model
@@ -17,6 +18,8 @@ from ..types import FLOAT
 from .core import Session
 from .predict import without_predict
 from .training_plan import Settings
+
+CLASS_WEIGHT = "class_weight"  # the column of weights that the option of this name adds
 
 
 def used_columns(model: Model) -> dict[str, Column]:
@@ -39,7 +42,7 @@ def load_data(
     try:
         dataset = load(session.storage, source, wanted, classes)
     except DataError as problem:
-        if known and "none of the classes" in problem.message:
+        if known and isinstance(problem, UnknownLabel):
             problem.hint = f"TRAIN {statement.model} ... FROM SCRATCH learns the classes anew"
         problem.at(statement.on.place)
         raise
@@ -65,10 +68,16 @@ def with_class_weight(
     if len(labels) != 1 or statement.weight is not None:
         reason = "WEIGHT BY is there already" if statement.weight is not None else "there is no single class label"
         raise ProgrammingError(f"class_weight cannot be used: {reason}", place=statement.place)
-    weights = balanced_weights(dataset.columns[labels[0]])
-    weight = Column("class_weight", model.rows, FLOAT)
+    weight = Column(CLASS_WEIGHT, model.rows, FLOAT)
     weighted = bind_model(definition, sizes, minimize=statement.minimize, weight=weight)
-    return weighted, Dataset({**dataset.columns, "class_weight": weights}, dataset.rows)
+    return weighted, balanced(weighted, dataset)
+
+
+def balanced(model: Model, dataset: Dataset) -> Dataset:
+    """The rows with a weight each so that every class that occurs counts the same."""
+    [label] = [n for n, c in model.targets.items() if c.type.element.kind in ("category", "integer", "boolean")]
+    weights = balanced_weights(dataset.columns[label])
+    return Dataset({**dataset.columns, CLASS_WEIGHT: weights}, dataset.rows)
 
 
 def split_count(statement: Train, rows: int) -> int:
@@ -94,7 +103,7 @@ def split_rows(
         if held_out.rows == 0:
             raise DataError("there are no rows to validate on", place=statement.validate.place)
         check_labels(model, held_out, statement.validate)
-        return None, held_out
+        return None, balanced(model, held_out) if CLASS_WEIGHT in dataset.columns else held_out
     kept, held_out = dataset.split(statement.validate, settings.seed)
     if not len(kept) or not held_out.rows:
         raise DataError(

@@ -92,7 +92,7 @@ def plan_training(
     size = train_count if settings.full_batch else min(o["batch_size"], train_count)
     batch = table if whole else RowSet("batch", size)
     index = None if whole else Index(batch, table)
-    simplified = simplify(Plan({"loss": model.loss, **model.columns}, model.names), wanted=["loss"])
+    simplified = simplify(Plan({**model.columns, "loss": model.loss}, model.names), wanted=["loss"])
     plan = simplified.plan.replaced(batch_leaves(model, simplified.plan, table, batch, index))
     per_epoch = 1 if whole else -(-train_count // size)
     total = settings.limits.steps or (settings.limits.epochs or DEFAULT_EPOCHS) * per_epoch
