@@ -18,7 +18,7 @@ CODE = set(re.findall(r"`([^`\n]+)`", TEXT))
 BLOCK = re.compile(r"^```sql\n(.*?)^```\n(?:\n?^```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
 
 
-def test_every_sql_block_of_the_reference_runs_and_gives_what_stands_under_it(tmp_path, monkeypatch):
+def test_every_sql_block_of_the_reference_runs_and_gives_what_stands_under_it():
     """Blocks run in order, in one database; a text block under one holds the rows of its last statement."""
     connection = mlsql.connect(progress=False)
     for sql, expected in BLOCK.findall(TEXT):
