@@ -169,3 +169,12 @@ def test_in_float_the_rules_change_no_more_than_rounding(text: str, seed: int) -
         scale = 1e-3 * (1 + np.abs(value).max(initial=0))
         assume(np.allclose(without_rules[name], value, rtol=1e-3, atol=scale))  # else FLOAT is too coarse for it
         np.testing.assert_allclose(best[name], value, rtol=1e-2, atol=10 * scale, err_msg=name)
+
+
+def test_the_length_of_a_zero_vector_has_slope_0() -> None:
+    """As in PyTorch: the root's infinite slope at 0 must not make the gradient NaN."""
+    model = bind("CREATE MODEL m PARAMETERS (u FLOAT[2]) AS SELECT NORM(u - u) AS length MINIMIZE length")
+    assert model.loss is not None
+    plan = in_double(Plan({"loss": model.loss}, model.names))
+    values = run(with_gradients(plan).plan, random_leaves(list(plan.outputs.values()), 0))
+    np.testing.assert_array_equal(values["by u"], [0, 0])

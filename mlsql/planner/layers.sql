@@ -15,8 +15,9 @@ CREATE LAYER LOG_SIGMOID(x) AS -SOFTPLUS(-x);
 CREATE LAYER CLIP(x, low, high) AS LEAST(GREATEST(x, low), high);
 -- The logarithm to base 10.
 CREATE LAYER LOG(x) AS LN(x) * 0.4342944819032518;
--- The Euclidean length of one row's tensor.
-CREATE LAYER NORM(x) AS SQRT(SUM_OF(x * x));
+-- The Euclidean length of one row's tensor, with slope 0 where it is 0.
+CREATE LAYER NORM(x) AS
+    CASE WHEN SUM_OF(x * x) > 0 THEN SQRT(CASE WHEN SUM_OF(x * x) > 0 THEN SUM_OF(x * x) ELSE 1 END) ELSE 0 END;
 
 -- The negative log-probability of class k under softmax(scores).
 CREATE LAYER CROSS_ENTROPY(scores, k) AS LOG_SUM_EXP(scores) - PICK(scores, k);
