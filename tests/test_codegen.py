@@ -300,7 +300,7 @@ def mlp_step(solver: str = "ADAM") -> Any:
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_nothing_is_allocated_inside_the_loop(solver: str) -> None:
     (prepare,) = ast.parse(mlp_step(solver).source).body
-    (step,) = [n for n in ast.walk(prepare) if isinstance(n, ast.FunctionDef) and n.name == "step"]
+    (step,) = [n for n in ast.walk(prepare) if isinstance(n, ast.FunctionDef) and n.name == "run_step"]
     for line in step.body[:-1]:
         calls = [n for n in ast.walk(line) if isinstance(n, ast.Call)]
         if isinstance(line, ast.Assign):  # a plain number

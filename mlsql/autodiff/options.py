@@ -61,7 +61,7 @@ def read_options(solver: Solver, given: Iterable[Given]) -> dict[str, Any]:
     values = {o.name: o.default for o in known.values()}
     if solver.full_batch:
         values["batch_size"] = ALL
-    seen: set[str] = set()
+    seen: dict[str, Place] = {}
     for g in given:
         name = g.name.lower()
         if name not in known:
@@ -69,12 +69,13 @@ def read_options(solver: Solver, given: Iterable[Given]) -> dict[str, Any]:
             raise ProgrammingError(f"{solver.name} has no option {g.name}", place=g.place, hint=hint)
         if name in seen:
             raise ProgrammingError(f"the option {name} is given twice", place=g.place)
-        seen.add(name)
+        seen[name] = g.place
         values[name] = checked(known[name], g)
     if solver.full_batch and values["batch_size"] != ALL:
-        raise ProgrammingError(f"{solver.name} takes the whole table a step", hint="SGD takes batches")
-    if {"steps", "epochs"} <= seen:
-        raise ProgrammingError("steps and epochs cannot both be given")
+        message = f"{solver.name} takes the whole table a step"
+        raise ProgrammingError(message, place=seen["batch_size"], hint="SGD takes batches")
+    if {"steps", "epochs"} <= seen.keys():
+        raise ProgrammingError("steps and epochs cannot both be given", place=seen["steps"])
     return values
 
 

@@ -28,6 +28,7 @@ from ..planner.ops import (
     State,
 )
 from ..types import UNIT, RowSet, Type
+from .device import namespace
 from .memory import Layout, is_view, owner, plan_layout
 from .scalars import FOLDS, Elementwise, literal, numbers_of, on_numbers
 
@@ -142,9 +143,9 @@ class _Generator:
         arguments = [self.variable[n] for n in self.arguments]
         lines = [f"def prepare({', '.join(parameters)}):"]
         lines += [f"    {line}" for line in self.setup]
-        lines += ["", f"    def step({', '.join(arguments)}):"]
+        lines += ["", f"    def run_step({', '.join(arguments)}):"]
         lines += [f"        {line}" for line in self.body]
-        return "\n".join([*lines, "", "    return step", ""])
+        return "\n".join([*lines, "", "    return run_step", ""])
 
     def visit(self, node: Node) -> None:
         """Write the code of one node."""
@@ -321,8 +322,7 @@ class _Generator:
         Elementwise(self, names, type, arrays).evaluate(scalar.parse(expression), out)
 
 
-_HELPERS = "arena prepare array arange empty copyto matmul where fill cast einsum place_parts".split()
-_RESERVED = frozenset([*_HELPERS, *scalar.OPERATORS.values(), *scalar.FUNCTIONS, *dir(builtins)])
+_RESERVED = frozenset(["arena", "prepare", "run_step", *namespace(), *dir(builtins)])
 
 
 def _bytes(type: Type) -> int:

@@ -86,6 +86,8 @@ def class_index(
     """The position of each label among the classes. Raises UnknownLabel for one that is none of them."""
     if column.null_count:
         raise null_error(name, column, first_row)
+    if pa.types.is_dictionary(column.type):  # an ENUM
+        column = column.cast(column.type.value_type)
     found = pc.index_in(column, value_set=classes.cast(column.type))
     if found.null_count:
         position = _first(found.is_null())

@@ -20,8 +20,6 @@ from .device import Array
 from .hoist import hoist
 from .run import Executable, Folding, evaluate
 
-MAX_EPOCHS = 10_000  # for a run that only UNTIL or patience can end
-
 
 @dataclass(frozen=True)
 class LoopPlan:

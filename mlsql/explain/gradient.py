@@ -56,8 +56,7 @@ def reused_by(forward: Sequence[Node], adjoints: Mapping[Node, Node]) -> dict[No
     """
     again: dict[Node, list[Node]] = {n: [] for n in forward}
     for node in forward:
-        readers = [adjoints[r] for r in forward if node in r.inputs and adjoints[r] is not adjoints[node]]
-        handed_on = set(walk(readers))
+        handed_on = set(walk(adjoints[r] for r in forward if node in r.inputs))
         for n in walk([adjoints[node]]):
             if n in again and n.inputs and n not in handed_on:
                 again[n].append(node)

@@ -21,7 +21,8 @@ class Name:
     schema: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.schema}.{self.name}" if self.schema else self.name
+        in_main = self.schema is None or self.schema.lower() == "main"
+        return self.name if in_main else f"{self.schema}.{self.name}"
 
 
 @dataclass(frozen=True)

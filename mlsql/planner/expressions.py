@@ -8,11 +8,11 @@ from typing import Any
 
 from sqlglot import exp
 
-from ..errors import Place, ProgrammingError, listed, suggest
+from ..errors import NotSupportedError, Place, ProgrammingError, listed, suggest
 from ..parser import node_place
 from ..parser.statements import Expression
 from ..types import BOOLEAN, ELEMENTS, FLOAT, INTEGER, UNIT, Dim, Element, RowSet, Shape, TypeProblem, promote
-from . import ops
+from . import ops, scalar
 from .functions import FUNCTIONS, Function
 from .layers import Layer, standard_layers
 from .node import Node
@@ -34,6 +34,9 @@ COMPARISONS: Mapping[type[exp.Expression], type[Node]] = {
     exp.NEQ: ops.NotEqual,
 }
 HE = ("RELU", "LEAKY_RELU", "GELU", "SILU")  # activations that halve the variance; He et al., 2015
+
+
+LATER = "EMBED LAYER_NORM RMS_NORM BATCH_NORM DROPOUT CONV2D MAX_POOL2D AVG_POOL2D LSTM GRU ATTENTION FEATURES".split()
 
 
 class ExpressionBinder:
@@ -239,10 +242,10 @@ class ExpressionBinder:
         return written + size + 1 if written < 0 else written
 
     def whole_number(self, tree: exp.Expression) -> int:
-        node = self.bind(tree)
-        if not isinstance(node, Constant) or node.value is None or node.value != int(node.value):
+        value = number_of(self.bind(tree))
+        if value is None or value != int(value):
             raise self.problem(tree, "expected a whole number")
-        return int(node.value)
+        return int(value)
 
     # -- calls ---------------------------------------------------------------------------------------------------------
 
@@ -253,7 +256,12 @@ class ExpressionBinder:
         layers = standard_layers()
         if name in layers:
             return self.call_layer(layers[name], tree)
-        raise self.problem(tree, f"unknown function {name}", suggest(name, [*FUNCTIONS, *layers]))
+        if name in LATER:
+            raise NotSupportedError(f"{name} is not in this version", place=self.place(tree))
+        hint = suggest(name, [*FUNCTIONS, *layers])
+        if name in ("COALESCE", "IFNULL", "NULLIF"):
+            hint = "a tensor is never NULL: fill NULLs in the query that the model reads"
+        raise self.problem(tree, f"unknown function {name}", hint)
 
     def call_function(self, function: Function, tree: exp.Anonymous) -> Node:
         arguments = tree.expressions
@@ -323,6 +331,20 @@ class ExpressionBinder:
     def arity(self, tree: exp.Anonymous, usage: str) -> ProgrammingError:
         count = len(tree.expressions)
         return self.problem(tree, f"{usage} does not take {count} argument{'' if count == 1 else 's'}")
+
+
+def number_of(node: Node) -> float | None:
+    """The value of arithmetic over known numbers; None if it is not known, or there is none."""
+    if isinstance(node, Constant):
+        return node.value
+    values = [number_of(n) for n in node.inputs]
+    known = [v for v in values if v is not None]
+    if not isinstance(node, ops.Map) or len(known) < len(values):
+        return None
+    try:
+        return float(scalar.evaluate(node.expression, dict(zip(node.names(), known, strict=True))))
+    except (ArithmeticError, ValueError):
+        return None
 
 
 def negated(x: Node) -> Node:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import ProgrammingError, suggest
+from ..errors import Error, ProgrammingError, suggest
 from ..executor.dataset import declared_type
 from ..executor.results import Rows
 from ..parser import parse
@@ -37,9 +37,12 @@ def with_declared_inputs(session: Session, statement: CreateModel) -> CreateMode
         return statement
     query = statement.input_from
     targets = {d.name.lower() for d in statement.target}
-    columns = [
-        (name, text) for name, text in session.storage.describe(query.text, query.values) if name.lower() not in targets
-    ]
+    try:
+        described = session.storage.describe(query.text, query.values)
+    except Error as problem:
+        problem.at(query.place)
+        raise
+    columns = [(name, text) for name, text in described if name.lower() not in targets]
     used = [(name, declared_type(session.storage, query, name, text)) for name, text in columns]
     clause = ", ".join(f'"{name}" {text}' for name, text in used)
     place = statement.input_from_place

@@ -29,7 +29,7 @@ from .create import with_declared_inputs
 from .models import parameter_arrays
 from .predict import ALL_OUTPUTS, asked_for, rewritten, without_predict
 from .rows import lines_rows, table_rows
-from .training_data import split_count, used_columns
+from .training_data import class_weighted, split_count, used_columns
 from .training_plan import bound, plan_training, read_settings
 
 OPTIONS = ("LOGICAL", "PHYSICAL", "STEPS", "CODE", "MEMORY")
@@ -85,6 +85,8 @@ def planned(session: Session, statement: Train) -> tuple[Model, Any, tuple[Step,
         classes = classes_of(session.storage, source, model)
         sizes = {classes_symbol(c): len(values) for c, (_, values) in classes.items()}
         model = bound(statement, definition, sizes)
+        if settings.options["class_weight"]:
+            model = class_weighted(model, statement, definition, sizes)
         [(rows,)] = session.storage.rows(f"SELECT count(*) FROM {query.text}", query.values)
     count = split_count(statement, rows)
     loop, steps = plan_training(model, settings, rows, count, subset=count != rows)
@@ -98,9 +100,9 @@ def explain_train(session: Session, statement: Train) -> Rows:
     limits = settings.limits
     size = loop.batch.rows or 1
     steps = 1 if loop.index is None else -(-count // size)
-    until = "until told to stop"
-    if limits.epochs or limits.steps:
-        until = f"{limits.epochs} epochs" if limits.epochs else f"{limits.steps} steps in all"
+    until = f"{limits.epochs} epochs" if limits.epochs else f"{limits.steps} steps in all"
+    if statement.until is not None or not (limits.epochs or limits.steps):
+        until = "until told to stop" + (f", at most {until}" if limits.epochs or limits.steps else "")
     head = f"TRAIN {statement.model} WITH {settings.solver.name}: {until}, {steps} steps an epoch, {size} rows a step"
     outputs = [loop.loss, loop.rate, *loop.updates.values()]
     nodes = list(walk(outputs))

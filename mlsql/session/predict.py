@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from ..errors import Error, Place, ProgrammingError, listed, suggest
+from ..errors import Error, NotSupportedError, Place, ProgrammingError, listed, suggest
 from ..executor.catalog import StoredVersion
 from ..executor.dataset import class_values, match, quoted
 from ..executor.predict import Predictor
@@ -24,11 +25,13 @@ from .models import parameter_arrays
 from .rows import message_rows
 
 ALL_OUTPUTS = "*"
+SOURCE, OUTPUTS = '"mlsql source"', '"mlsql outputs"'  # names that no column is likely to have
 
 
 @runs(SelectSql)
 def select(session: Session, statement: SelectSql) -> Rows:
     """DuckDB runs the statement, verbatim but for its PREDICT calls."""
+    refuse_stored(statement)
     text = rewritten(session, statement)
     try:
         return session.storage.run(text, statement.values)
@@ -36,6 +39,21 @@ def select(session: Session, statement: SelectSql) -> Rows:
         if statement.predicts:  # DuckDB draws the text it was given, which the caller never saw
             problem.message = problem.message.partition("\n\nLINE ")[0].rstrip()
         raise
+
+
+STORED = re.compile(r"\s*(CREATE\b[^(]*?\b(VIEW|MACRO|FUNCTION)\b|PREPARE\b)", re.IGNORECASE)
+
+
+def refuse_stored(statement: SelectSql) -> None:
+    """A call that DuckDB would keep for later would go on with a version that may be gone by then."""
+    found = STORED.match(statement.text) if statement.predicts else None
+    if found is not None:
+        word = (found[2] or "PREPARE").upper()
+        raise NotSupportedError(
+            f"PREDICT cannot stand in {word}: it would stay at today's version of the model",
+            place=statement.predicts[0].place,
+            hint="CREATE TABLE ... AS SELECT PREDICT(...) keeps the rows",
+        )
 
 
 def rewritten(session: Session, statement: SelectSql) -> str:
@@ -126,9 +144,9 @@ class _Rewriter:
         function = predict_function(self.session, call, model, version, ALL_OUTPUTS)
         source = self.argument(call.arguments[0].place).strip()
         self.check_columns(source, call, model)
-        columns = ", ".join(as_input(f"mlsql_source.{quoted(n)}", c.type) for n, c in model.inputs.items())
-        inner = f"SELECT *, {function}({columns}) AS mlsql_outputs FROM {source} AS mlsql_source"
-        return f"(SELECT * EXCLUDE (mlsql_outputs), unnest(mlsql_outputs) FROM ({inner}))"
+        columns = ", ".join(as_input(f"{SOURCE}.{quoted(n)}", c.type) for n, c in model.inputs.items())
+        inner = f"SELECT *, {function}({columns}) AS {OUTPUTS} FROM {source} AS {SOURCE}"
+        return f"(SELECT * EXCLUDE ({OUTPUTS}), unnest({OUTPUTS}) FROM ({inner}))"
 
     def check_columns(self, source: str, call: PredictCall, model: Model) -> None:
         """Whether the table has the model's inputs. A name that only this statement knows (a CTE) is left to DuckDB."""

@@ -63,14 +63,19 @@ def check_labels(model: Model, dataset: Dataset, query: Query | None) -> None:
 def with_class_weight(
     model: Model, dataset: Dataset, statement: Train, definition: CreateModel, sizes: Mapping[Any, int]
 ) -> tuple[Model, Dataset]:
-    """The model with rows weighted so that every class counts the same: rows / (classes * rows of the class)."""
+    """The model with rows weighted so that every class counts the same, and its rows with their weights."""
+    weighted = class_weighted(model, statement, definition, sizes)
+    return weighted, balanced(weighted, dataset)
+
+
+def class_weighted(model: Model, statement: Train, definition: CreateModel, sizes: Mapping[Any, int]) -> Model:
+    """The model with a loss in which a row counts rows / (classes * rows of its class)."""
     labels = [n for n, c in model.targets.items() if c.type.element.kind in ("category", "integer", "boolean")]
     if len(labels) != 1 or statement.weight is not None:
         reason = "WEIGHT BY is there already" if statement.weight is not None else "there is no single class label"
         raise ProgrammingError(f"class_weight cannot be used: {reason}", place=statement.place)
     weight = Column(CLASS_WEIGHT, model.rows, FLOAT)
-    weighted = bind_model(definition, sizes, minimize=statement.minimize, weight=weight)
-    return weighted, balanced(weighted, dataset)
+    return bind_model(definition, sizes, minimize=statement.minimize, weight=weight)
 
 
 def balanced(model: Model, dataset: Dataset) -> Dataset:

@@ -10,7 +10,7 @@ from ..autodiff.options import ALL, find_solver, read_options
 from ..autodiff.schedules import learning_rate
 from ..autodiff.training import STEP, training_plan, view_of
 from ..autodiff.updates import Solver
-from ..errors import ProgrammingError
+from ..errors import Place, ProgrammingError
 from ..executor.train import Limits, LoopPlan, condition
 from ..optimizer.rule import Step
 from ..optimizer.stages import optimize, simplify
@@ -18,12 +18,13 @@ from ..parser.statements import CreateModel, Expression, Train
 from ..planner.binder import bind_model
 from ..planner.expressions import bind_expression
 from ..planner.model import Model
-from ..planner.node import Node
+from ..planner.node import Node, walk
 from ..planner.ops import Column, Count, Counter, Index, State, Take
 from ..planner.plan import Plan
 from ..types import BOOLEAN, UNIT, RowSet
 
 DEFAULT_EPOCHS = 10
+MAX_EPOCHS = 10_000  # of a run that only UNTIL would end
 LOG_COUNTERS = ("epoch", "step", "loss", "validation_loss", "seconds")
 
 
@@ -53,6 +54,7 @@ def bound(statement: Train, definition: CreateModel, sizes: Mapping[Any, int]) -
             place=statement.model.place,
             hint="TRAIN ... MINIMIZE <aggregate expression>, or MINIMIZE in CREATE MODEL",
         )
+    check_learnable(model, model.loss, statement.model.place)
     if statement.on is None and (model.inputs or model.targets):
         raise ProgrammingError("TRAIN needs rows", place=statement.place, hint=f"TRAIN {statement.model} ON <table>")
     if statement.on is not None and model.rows == UNIT and not model.targets:
@@ -67,8 +69,8 @@ def read_settings(statement: Train) -> Settings:
     epochs, steps = options["epochs"], options["steps"]
     until = None if statement.until is None else until_condition(statement.until)
     open_ended = until is not None or statement.within_seconds is not None
-    if epochs is None and steps is None:
-        epochs = None if open_ended else DEFAULT_EPOCHS
+    if epochs is None and steps is None and statement.within_seconds is None:
+        epochs = MAX_EPOCHS if open_ended else DEFAULT_EPOCHS
     return Settings(solver, options, Limits(epochs, steps, statement.within_seconds, options["patience"], until))
 
 
@@ -109,6 +111,16 @@ def plan_training(
     updates = {s: n for s, n in zip(iterate.states, best[2:], strict=True) if isinstance(s, State)}
     loop = LoopPlan(best[0], best[1], updates, table, batch, index, training.spans, STEP, optimized.plan.names)
     return loop, (*simplified.steps, *optimized.steps)
+
+
+def check_learnable(model: Model, loss: Node, place: Place) -> None:
+    """Training must be able to change the loss."""
+    learnable = {p.node for p in model.parameters.values() if not p.frozen}
+    if not learnable:
+        why = "all its parameters are FROZEN" if model.parameters else "it has no parameters"
+        raise ProgrammingError(f'there is nothing to train in model "{model.name}": {why}', place=place)
+    if learnable.isdisjoint(walk([loss])):
+        raise ProgrammingError(f'no parameter of model "{model.name}" reaches what is minimized', place=place)
 
 
 def batch_leaves(model: Model, plan: Plan, table: RowSet, batch: RowSet, index: Index | None) -> dict[Node, Node]:

@@ -29,6 +29,23 @@ def log_of_softmax(node: Node) -> Node | None:
 
 @rule(
     Log,
+    law="log(pick(p, k)) = pick(log(p), k)",
+    before="log(pick(softmax(x), k))",
+    after="pick(log(softmax(x)), k)",
+    when="p is a softmax, whose logarithm has a stable form",
+    why="the logarithm meets the softmax, and both become the cross entropy",
+    example="CREATE MODEL m INPUT (x FLOAT[3]) TARGET (k INTEGER) AS SELECT SOFTMAX(LINEAR(x, 4)) AS p "
+    "MINIMIZE AVG(-LN(PICK(p, k)))",
+)
+def log_of_pick(node: Node) -> Node | None:
+    match node:
+        case Log(Pick(Softmax() as p, k)):
+            return Pick(Log(p), k)
+    return None
+
+
+@rule(
+    Log,
     law="log(sigmoid(x)) = -softplus(-x) and log(1 - sigmoid(x)) = -softplus(x)",
     before="log(sigmoid(x))",
     after="-softplus(-x)",

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from ...types import BOOLEAN, Element, Type, TypeProblem, broadcast_shapes, common_rows, promote
 from .. import scalar
-from ..node import Emitter, Node, operator
+from ..node import Emitter, Node, operator, size_of
 from . import reduce as reduces
 from .leaf import Constant, constant
 
@@ -47,8 +47,7 @@ class Map(Node):
         return tuple(f for f in self.__dataclass_fields__ if isinstance(getattr(self, f), Node))
 
     def flops(self) -> int:
-        size = self.type.size
-        return scalar.flops(self.expression) * (1 if size is None else size)
+        return scalar.flops(self.expression) * size_of(self.type)
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         e.scalar(self.expression, dict(zip(self.names(), self.inputs, strict=True)), out, self.type)

@@ -142,7 +142,9 @@ class Softmax(Node):
 
     def infer(self) -> Type:
         if not self.x.type.shape:
-            raise TypeProblem("SOFTMAX needs a tensor, not a single number", hint="SIGMOID turns one score into one")
+            raise TypeProblem(
+                "SOFTMAX needs a tensor, not a single number", hint="SIGMOID turns one score into a probability"
+            )
         return self.x.type.with_(element=promote(self.x.type.element))
 
     def vjp(self, g: Node) -> tuple[Node | None, ...]:
