@@ -17,7 +17,7 @@ COMMON = (
     Option("batch_size", 32, "rows of a step, or ALL", 1),
     Option("epochs", None, "passes over the rows (10 if neither epochs nor steps nor UNTIL is given)", 1, kind=int),
     Option("steps", None, "steps in all, in place of epochs", 1, kind=int),
-    Option("seed", 0, "where random numbers start: first weights, shuffling, the validation split", 0),
+    Option("seed", 0, "where random numbers start: first weights, shuffling, the validation split", 0, below=2**63),
     Option("schedule", "constant", "how the learning rate changes over the run", choices=tuple(SCHEDULES)),
     Option("warmup_steps", 0, "steps in which the learning rate rises to its value", 0),
     Option("clip_norm", None, "the largest norm of the gradient of a step", 0, kind=float),

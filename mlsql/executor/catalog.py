@@ -74,6 +74,7 @@ class StoredVersion:
     version: int
     parameters: Mapping[str, Array]
     classes: Classes
+    digest: str  # of the parameters' checksums: what the version computes is known by it
 
 
 @dataclass(frozen=True)
@@ -211,9 +212,11 @@ class Catalog:
         if found is None or number is None or number not in self.versions(name):
             return None
         sql = "SELECT name, element, shape, sha256, data FROM mlsql.parameters WHERE model = ? AND version = ?"
+        rows = self.rows(sql, found.name, number)
+        digest = hashlib.sha256(repr(sorted(row[:4] for row in rows)).encode()).hexdigest()
         parameters = {
             p: decoded(f"{found.name} version {number}, parameter {p}", element, shape, checksum, data)
-            for p, element, shape, checksum, data in self.rows(sql, found.name, number)
+            for p, element, shape, checksum, data in rows
         }
         classes: dict[str, tuple[str, list[str]]] = {}
         sql = (
@@ -222,7 +225,7 @@ class Catalog:
         )
         for column, type_text, value in self.rows(sql, found.name, number):
             classes.setdefault(column, (type_text, []))[1].append(value)
-        return StoredVersion(number, parameters, classes)
+        return StoredVersion(number, parameters, classes, digest)
 
     def save_version(
         self,

@@ -13,10 +13,11 @@ def hoist(outputs: Sequence[Node]) -> tuple[list[Node], dict[Column, Node]]:
     """The outputs with their constant parts as columns, and the plan of each such column."""
     moving = [n for n in walk(outputs) if isinstance(n, (Index, Counter, State))]
     in_loop = depends_on(outputs, moving)
+    data = depends_on(outputs, [n for n in walk(outputs) if isinstance(n, Column)])
     hoisted: dict[Node, Column] = {}
     for node in walk(outputs):
         for n in node.inputs if node in in_loop else ():
-            fixed = n not in in_loop and n.type.rows != UNIT and n not in hoisted
+            fixed = n in data and n not in in_loop and n.type.rows != UNIT and n not in hoisted
             if fixed and not isinstance(n, (Column, Count)):
                 # no name that a column of the table could have: a leaf is known by name, rows and type
                 hoisted[n] = Column(f"\0fixed_{len(hoisted) + 1}", n.type.rows, n.type.element, n.type.shape)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +19,7 @@ from .ops import Column, Parameter, Pick
 from .ops import Place as PlaceNode
 
 INPUT = RowSet("input")
+NESTED = re.compile(r"STRUCT|MAP|UNION|\[", re.IGNORECASE)
 
 
 def bind_model(
@@ -30,7 +33,11 @@ def bind_model(
 
     Raises ProgrammingError, with the place in the statement, for whatever does not fit.
     """
-    return _ModelBinder(statement, sizes or {}).bind(minimize or statement.minimize, weight)
+    try:
+        return _ModelBinder(statement, sizes or {}).bind(minimize or statement.minimize, weight)
+    except RecursionError:
+        place = statement.select.place
+        raise ProgrammingError("an expression is nested too deeply", place=place, hint="give parts names") from None
 
 
 class _ModelBinder:
@@ -67,6 +74,8 @@ class _ModelBinder:
         return self.named(Column(d.name, INPUT, d.element, d.shape), d.name)
 
     def target_column(self, d: ColumnDeclaration) -> Column:
+        if d.element is None and NESTED.search(d.type_text):
+            raise ProgrammingError(f"{d.type_text} cannot be a TARGET: a class label is a single value", place=d.place)
         if d.name in self.categories:
             return self.named(Column(d.name, INPUT, category(d.name)), d.name)
         assert d.element is not None
@@ -263,6 +272,10 @@ def initial_of(declared: Initializer | None, shape: Shape) -> Initial:
             place=declared.place,
             hint="a single number fills a tensor",
         )
+    if declared.kind == "NORMAL" and not 0 <= declared.arguments[0] < math.inf:
+        raise ProgrammingError("NORMAL takes a standard deviation of at least 0", place=declared.place)
+    if declared.kind == "UNIFORM" and not -math.inf < declared.arguments[0] <= declared.arguments[1] < math.inf:
+        raise ProgrammingError("UNIFORM takes a lower and an upper bound", place=declared.place)
     return Initial(declared.kind, declared.arguments, declared.value)
 
 

@@ -160,7 +160,7 @@ def einsum(c: Context, spec: str, x: Node, y: Node) -> Node:
     """Einstein summation inside a row, with NumPy's notation: EINSUM('ij,jk->ik', a, b)."""
     operands, arrow, out = spec.replace(" ", "").partition("->")
     letters = operands.split(",")
-    if not arrow or len(letters) != 2 or not all(w.isalpha() or not w for w in (*letters, out)):
+    if not arrow or len(letters) != 2 or not all((w.isalpha() and w.isascii()) or not w for w in (*letters, out)):
         raise TypeProblem("EINSUM takes a specification such as 'ij,jk->ik' and two tensors")
     if any(len(set(w)) != len(w) for w in (*letters, out)) or set(out) - set(letters[0] + letters[1]):
         raise TypeProblem("each letter of EINSUM may stand once in an operand, and the output's must stand in one")

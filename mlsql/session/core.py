@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from ..errors import InternalError
+from ..errors import InternalError, ProgrammingError
 from ..executor.catalog import Catalog
 from ..executor.results import Rows
 from ..executor.storage import Storage
@@ -16,6 +17,7 @@ from .models import Models
 S = TypeVar("S")
 Run = Callable[["Session", Any], Rows]
 RUNS: dict[type, Run] = {}
+NUMBERS = itertools.count(1)
 
 
 def runs(statement: type[S]) -> Callable[[Callable[[Session, S], Rows]], Callable[[Session, S], Rows]]:
@@ -40,7 +42,7 @@ class Session:
         self.models = Models(self.catalog)
         self.progress = progress
         self.null_prediction = False
-        self.functions: set[tuple[str, str, int]] = set()  # the predicting functions that DuckDB knows
+        self.number = next(NUMBERS)  # DuckDB's functions belong to all connections of a database
 
     def statements(self, text: str, parameters: Any = None, *, apart: bool = False) -> Iterator[Statement]:
         """The statements of a text, each parsed when it is asked for; ``apart`` as in ``parser.split``."""
@@ -57,6 +59,10 @@ class Session:
 
     def execute(self, text: str, parameters: Any = None) -> Rows:
         """Run all statements of a text; the rows of the last one."""
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ProgrammingError("the statement is not valid Unicode text") from None
         rows = None
         for statement in self.statements(text, parameters):
             if rows is not None:

@@ -18,7 +18,7 @@ from ..planner.node import Node, walk
 from ..planner.ops import Column, Pick, Sigmoid, Softmax, Softplus
 from .core import Session, runs
 from .metrics import METRICS, PER_CLASS, RANKED, Metric
-from .predict import as_input, class_type, input_type, output_type, predictor, without_predict
+from .predict import as_input, class_type, function_name, input_type, output_type, predictor, without_predict
 from .rows import one_row
 
 
@@ -178,7 +178,7 @@ def scoring_function(
             values["predicted"] = pc.greater_equal(values["predicted"], 0.5)
         return pa.StructArray.from_arrays([values[n] for n in columns], list(columns))
 
-    name = f"mlsql evaluate {statement.model} {version.version if version else 0}".lower()
+    name = function_name(session, "evaluate", statement.model, version)
     struct = f"STRUCT({', '.join(f'{n} {t}' for n, t in types.items())})"
     session.storage.function(name, score, [input_type(c.type) for c in model.inputs.values()], struct)
     return quoted(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import ProgrammingError, listed, suggest
+from ..errors import IntegrityError, ProgrammingError, listed, suggest
 from ..executor.catalog import Catalog, StoredModel, StoredVersion
 from ..executor.device import Array
 from ..executor.initialize import draw
@@ -36,8 +36,11 @@ class Models:
         """The CREATE MODEL statement of a stored model."""
         stored = self.find(name)
         if stored.definition not in self.parsed:
-            [statement] = parse(stored.definition)
-            assert isinstance(statement, CreateModel)
+            [statement, *rest] = parse(stored.definition)
+            if rest or not isinstance(statement, CreateModel):
+                raise IntegrityError(
+                    f'the definition of model "{stored.name}" is damaged', hint="DROP MODEL still works"
+                )
             self.parsed[stored.definition] = statement
         return self.parsed[stored.definition]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from ..executor.predict import Predictor
 from ..executor.results import Rows
 from ..optimizer.stages import optimize
 from ..parser import parse
-from ..parser.statements import PredictCall, Query, SelectSql, SetOption
+from ..parser.statements import Name, PredictCall, Query, SelectSql, SetOption
 from ..planner.model import Model
 from ..planner.node import Node
 from ..planner.plan import Plan
@@ -143,18 +144,26 @@ class _Rewriter:
             raise ProgrammingError("PREDICT as a table takes a model and one table or (query)", place=call.place)
         function = predict_function(self.session, call, model, version, ALL_OUTPUTS)
         source = self.argument(call.arguments[0].place).strip()
-        self.check_columns(source, call, model)
+        columns_there = self.columns_of(source, call, model)
+        outputs = {name.lower() for name in model.columns}
+        hidden = [quoted(name) for name in columns_there if name.lower() in outputs]  # the model's column wins
+        shown = f"* EXCLUDE ({', '.join(hidden)})" if hidden else "*"
         columns = ", ".join(as_input(f"{SOURCE}.{quoted(n)}", c.type) for n, c in model.inputs.items())
-        inner = f"SELECT *, {function}({columns}) AS {OUTPUTS} FROM {source} AS {SOURCE}"
+        inner = f"SELECT {shown}, {function}({columns}) AS {OUTPUTS} FROM {source} AS {SOURCE}"
         return f"(SELECT * EXCLUDE ({OUTPUTS}), unnest({OUTPUTS}) FROM ({inner}))"
 
-    def check_columns(self, source: str, call: PredictCall, model: Model) -> None:
-        """Whether the table has the model's inputs. A name that only this statement knows (a CTE) is left to DuckDB."""
-        names = {w.lower() for w in source.split()}
-        if ("with" in self.statement.text.lower() and len(names) == 1) or "$" in source:
-            return
-        place = Place(self.statement.text, call.arguments[0].place.start, call.arguments[0].place.end)
-        match(self.session.storage, Query(source, place), model, model.inputs)
+    def columns_of(self, source: str, call: PredictCall, model: Model) -> list[str]:
+        """The table's columns, checked to hold the model's inputs.
+
+        None where the table cannot be looked at by itself (a CTE, a row of a table before it): DuckDB will say.
+        """
+        query = Query(source, call.arguments[0].place)
+        try:
+            described = self.session.storage.describe(source)
+        except Error:
+            return []
+        match(self.session.storage, query, model, model.inputs)
+        return [name for name, _ in described]
 
     def constant_call(self, call: PredictCall, model: Model, version: StoredVersion | None, output: str) -> str:
         """A model without inputs has one value: it stands in the text as a literal."""
@@ -188,10 +197,8 @@ def predict_function(
     session: Session, call: PredictCall, model: Model, version: StoredVersion | None, output: str
 ) -> str:
     """The name of the DuckDB function that computes one output of a model, or all of them as a struct."""
-    number = version.version if version else 0
-    name = f"mlsql predict {call.model} {number} {output}{' or null' if session.null_prediction else ''}".lower()
-    key = (name, session.models.find(call.model).definition, number)
-    if key in session.functions and session.storage.has_function(name):
+    name = function_name(session, "predict", call.model, version, output)
+    if session.storage.has_function(name):
         return quoted(name)
     wanted = list(model.columns) if output == ALL_OUTPUTS else [output]
     run = predictor(session, model, version, wanted)
@@ -208,8 +215,21 @@ def predict_function(
     struct = f"STRUCT({', '.join(f'{quoted(n)} {t}' for n, t in zip(wanted, types, strict=True))})"
     all_of_them = output == ALL_OUTPUTS
     session.storage.function(name, every if all_of_them else one, parameters, struct if all_of_them else types[0])
-    session.functions.add(key)
     return quoted(name)
+
+
+def function_name(session: Session, what: str, model: Name, version: StoredVersion | None, output: str = "") -> str:
+    """A name that stands for one computation: of this definition, these parameters, this output, in this session.
+
+    A model that is dropped, replaced, renamed or rolled back never answers with what another one had learned.
+    """
+    facts = (
+        session.models.find(model).definition,
+        version and (version.digest, version.classes),
+        session.null_prediction,
+    )
+    digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
+    return f"mlsql {what} {model} {output} {digest} {session.number}".lower()
 
 
 def predictor(session: Session, model: Model, version: StoredVersion | None, wanted: Sequence[str]) -> Predictor:

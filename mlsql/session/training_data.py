@@ -39,6 +39,9 @@ def load_data(
     wanted = used_columns(model)
     source = match(session.storage, without_predict(session, statement.on), model, wanted)
     classes = dict(known) or classes_of(session.storage, source, model)
+    for name, (_, values) in classes.items():
+        if len(values) == 1:
+            raise DataError(f'column "{name}" has only one class, "{values[0]}"', place=statement.on.place)
     try:
         dataset = load(session.storage, source, wanted, classes)
     except DataError as problem:

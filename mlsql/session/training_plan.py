@@ -67,18 +67,21 @@ def read_settings(statement: Train) -> Settings:
     solver = find_solver(statement.solver, statement.solver_place)
     options = read_options(solver, statement.options)
     epochs, steps = options["epochs"], options["steps"]
-    until = None if statement.until is None else until_condition(statement.until)
+    until = None if statement.until is None else until_condition(statement.until, statement.validate is not None)
     open_ended = until is not None or statement.within_seconds is not None
     if epochs is None and steps is None and statement.within_seconds is None:
         epochs = MAX_EPOCHS if open_ended else DEFAULT_EPOCHS
     return Settings(solver, options, Limits(epochs, steps, statement.within_seconds, options["patience"], until))
 
 
-def until_condition(until: Expression) -> Callable[[Mapping[str, float]], bool]:
+def until_condition(until: Expression, validates: bool) -> Callable[[Mapping[str, float]], bool]:
     """UNTIL as a function of what an epoch's row of the log holds."""
     counters = {name: Counter(name) for name in LOG_COUNTERS}
     node = bind_expression(until, counters)
-    if node.type.element != BOOLEAN:
+    if not validates and counters["validation_loss"] in walk([node]):
+        hint = "VALIDATE ON <table>, or VALIDATE 20 PERCENT"
+        raise ProgrammingError("there is no validation_loss without VALIDATE", place=until.place, hint=hint)
+    if node.type.element != BOOLEAN or node.type.shape:
         raise ProgrammingError("UNTIL needs a condition", place=until.place, hint="for example UNTIL loss < 0.1")
     return condition(node, list(counters.values()))
 

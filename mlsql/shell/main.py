@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,9 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     options = parse_arguments(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a letter shows a question mark
     try:
         return run(options)
     except Error as error:
@@ -39,6 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as problem:
+        print(f"Error: cannot write the result: {problem.strerror}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -100,17 +108,25 @@ def sources(options: argparse.Namespace) -> Iterator[str]:
     elif sys.stdin.isatty():
         yield from typed(sys.stdin)
     else:
-        yield sys.stdin.read()
+        yield decoded(sys.stdin.buffer.read())
 
 
 def read(name: str) -> str:
     """The text of a file. Raises Error if it cannot be read."""
     try:
-        with open(name, encoding="utf-8") as file:
+        with open(name, encoding="utf-8-sig") as file:
             return file.read()
     except (OSError, UnicodeDecodeError) as problem:
         reason = problem.strerror if isinstance(problem, OSError) else "it is not UTF-8 text"
         raise Error(f"cannot read {name}: {reason}") from None
+
+
+def decoded(text: bytes) -> str:
+    """What was piped in. Raises Error if it is not UTF-8 text."""
+    try:
+        return text.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise Error("standard input is not UTF-8 text") from None
 
 
 def typed(stream: TextIO) -> Iterator[str]:

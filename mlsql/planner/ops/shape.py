@@ -190,6 +190,8 @@ def drop_axis(node: Node, axis: int) -> Node:
 
 def stack(nodes: tuple[Node, ...]) -> Node:
     """The inputs as the entries of a new first axis: an array literal."""
+    if not nodes:
+        raise TypeProblem("an array needs at least one entry")
     shape = broadcast_shapes(*(n.type.shape for n in nodes))
     for n in nodes:
         if n.type.shape != shape:
