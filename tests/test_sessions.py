@@ -79,7 +79,7 @@ def test_the_model_s_column_wins_over_the_table_s(con: mlsql.dbapi.Connection) -
     [
         ("TRAIN m ON t MINIMIZE SUM(p) WITH SGD (epochs = 1)", None),
         ("TRAIN m ON t MINIMIZE AVG(p) UNTIL validation_loss < 1", "there is no validation_loss without VALIDATE"),
-        ("TRAIN m ON t MINIMIZE AVG(p) UNTIL [loss, loss] > 1", "UNTIL needs a condition"),
+        ("TRAIN m ON t MINIMIZE AVG(p) UNTIL loss > [1, 2]", "UNTIL needs a condition"),
         ("TRAIN m ON t MINIMIZE AVG(p) WITH SGD (seed = 18446744073709551616)", "seed must be below"),
         ("CREATE MODEL k PARAMETERS (w FLOAT INIT NORMAL(-1)) AS SELECT w", "NORMAL takes a standard deviation"),
         (

@@ -46,6 +46,10 @@ class Session:
 
     def statements(self, text: str, parameters: Any = None, *, apart: bool = False) -> Iterator[Statement]:
         """The statements of a text, each parsed when it is asked for; ``apart`` as in ``parser.split``."""
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # half of a surrogate pair, which DuckDB cannot take
+            raise ProgrammingError("the statement is not valid Unicode text") from None
         return split(text, parameters, apart=apart)
 
     def run(self, statement: Statement) -> Rows:
@@ -59,10 +63,6 @@ class Session:
 
     def execute(self, text: str, parameters: Any = None) -> Rows:
         """Run all statements of a text; the rows of the last one."""
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise ProgrammingError("the statement is not valid Unicode text") from None
         rows = None
         for statement in self.statements(text, parameters):
             if rows is not None:
