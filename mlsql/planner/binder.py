@@ -49,6 +49,7 @@ class _ModelBinder:
         self.names: dict[Node, str] = {}
         self.inputs = {d.name: self.input_column(d) for d in statement.inputs}
         self.targets = {d.name: self.target_column(d) for d in statement.target}
+        self.weight_columns: dict[str, Column] = {}
         self.check_names()
         self.alias = "model"
 
@@ -145,6 +146,7 @@ class _ModelBinder:
             prediction=by_lower.get("prediction") or list(columns)[-1],
             loss=loss,
             weight=bound_weight,
+            weight_columns=self.weight_columns,
             categories=self.categories,
             type_texts={d.name: d.type_text for d in (*self.statement.inputs, *self.statement.target)},
             index_checks=self.find_index_checks([*columns.values(), *([loss] if loss is not None else [])]),
@@ -214,8 +216,15 @@ class _ModelBinder:
         return ExpressionBinder(place, scope, rows=rows, classes=self.classes, in_loss=True, weight=weight)
 
     def bind_weight(self, weight: Expression, columns: Mapping[str, Node]) -> Node:
-        """The weight of a row: a number that does not depend on what is learned."""
+        """The weight of a row: a number that does not depend on what is learned.
+
+        It may read any column of the training rows, declared or not.
+        """
         binder = self.loss_binder(weight.place, columns, None)
+        for found in weight.tree.find_all(exp.Column):
+            if not found.table and found.name.lower() not in binder.scope:
+                column = self.named(Column(found.name, INPUT, FLOAT), found.name)
+                self.weight_columns[found.name] = binder.scope[found.name.lower()] = column
         (node,) = binder.number(binder.bind(weight.tree))
         if node.type.rows != INPUT or node.type.shape:
             raise ProgrammingError("WEIGHT BY needs one number a row", place=weight.place)

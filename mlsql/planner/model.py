@@ -58,6 +58,7 @@ class Model:
     weight: Node | None
     categories: tuple[str, ...]
     type_texts: Mapping[str, str]
+    weight_columns: Mapping[str, Column] = field(default_factory=dict)  # what WEIGHT BY alone reads
     index_checks: tuple[IndexCheck, ...] = ()
     names: Mapping[Node, str] = field(default_factory=dict)
 

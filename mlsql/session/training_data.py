@@ -26,7 +26,7 @@ def used_columns(model: Model) -> dict[str, Column]:
     """The columns that the loss reads, and the categorical targets: only these are loaded."""
     assert model.loss is not None
     read = {n.name for n in Plan({"loss": model.loss}).nodes() if isinstance(n, Column)}
-    every = {**model.inputs, **model.targets}
+    every = {**model.inputs, **model.targets, **model.weight_columns}
     return {name: c for name, c in every.items() if name in read or name in model.categories}
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from ...planner.node import OPERATORS, Node
-from ...planner.ops import Broadcast, Cast, Constant, Count, Divide, Map, Multiply, Place, Reshape, Sum, broadcast, like
+from ...planner.node import Node
+from ...planner.ops import Broadcast, Constant, Count, Divide, Multiply, Place, Reshape, Sum, broadcast, like
 from ...types import UNIT
 from ..rule import rule
-
-MAPS = tuple(o for o in OPERATORS.values() if issubclass(o, Map) and o is not Cast)
+from .algebra import MAPS
 
 
 def is_number(node: Node) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...planner.node import OPERATORS, Node, walk
+from ...planner.node import Node, walk
 from ...planner.ops import (
     Add,
     Cast,
@@ -10,7 +10,6 @@ from ...planner.ops import (
     Constant,
     Counter,
     Index,
-    Map,
     Negate,
     Parameter,
     Place,
@@ -21,6 +20,7 @@ from ...planner.ops import (
 )
 from ...types import UNIT
 from ..rule import rule
+from .algebra import MAPS
 
 CROSS_ENTROPY = (
     "CREATE MODEL m INPUT (x FLOAT[3]) TARGET (k INTEGER) AS SELECT LINEAR(x, 4) AS z MINIMIZE AVG(CROSS_ENTROPY(z, k))"
@@ -48,7 +48,8 @@ def place_into(node: Node) -> Node | None:
 
 
 @rule(
-    *(o for o in OPERATORS.values() if issubclass(o, Map)),
+    *MAPS,
+    Cast,
     Reshape,
     Concat,
     law="f(take(x, i)) = take(f(x), i) for an f of one row",
