@@ -39,4 +39,9 @@ def gradients(loss: Node, sources: Iterable[Node]) -> list[Node]:
     """The derivative of ``loss`` by each source, zeros where it does not depend on one."""
     wanted = list(sources)
     found = adjoints(loss, wanted)
-    return [found.get(s) or broadcast(Constant((0.0,), s.type.element), s.type) for s in wanted]
+    return [found.get(s) or zeros(s) for s in wanted]
+
+
+def zeros(source: Node) -> Node:
+    """The derivative by what has no influence."""
+    return broadcast(Constant((0.0,), source.type.element), source.type)

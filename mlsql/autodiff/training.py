@@ -29,7 +29,7 @@ from ..planner.ops import (
 )
 from ..planner.plan import Plan
 from ..types import Element, TypeProblem
-from .gradient import gradients
+from .gradient import adjoints, zeros
 from .updates import Transform, descend
 
 STEP = Counter("step")  # the number of the step, from 1
@@ -121,7 +121,13 @@ def flat_gradients(
     """The gradient by each flat vector: the parameters' gradients end to end, in the order of their spans; and names
     for all of them."""
     views = {p: view_of(p, *span) for p, span in spans.items()}
-    by_parameter = dict(zip(views, gradients(loss, views.values()), strict=True))
+    found = adjoints(loss, views.values())
+    if found.keys().isdisjoint(views.values()):
+        raise TypeProblem(
+            "no parameter can change what is minimized: its slope is 0 everywhere",
+            hint="comparisons, ARGMAX and SIGN have no slope",
+        )
+    by_parameter = {p: found.get(view) or zeros(view) for p, view in views.items()}
     flat: list[Node] = []
     for state in weights:
         parts = [

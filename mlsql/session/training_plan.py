@@ -21,7 +21,7 @@ from ..planner.model import Model
 from ..planner.node import Node, walk
 from ..planner.ops import Column, Count, Counter, Index, State, Take
 from ..planner.plan import Plan
-from ..types import BOOLEAN, UNIT, RowSet
+from ..types import BOOLEAN, UNIT, RowSet, TypeProblem
 
 DEFAULT_EPOCHS = 10
 MAX_EPOCHS = 10_000  # of a run that only UNTIL would end
@@ -35,6 +35,7 @@ class Settings:
     solver: Solver
     options: Mapping[str, Any]
     limits: Limits
+    place: Place  # of the model in the statement
 
     @property
     def full_batch(self) -> bool:
@@ -71,7 +72,8 @@ def read_settings(statement: Train) -> Settings:
     open_ended = until is not None or statement.within_seconds is not None
     if epochs is None and steps is None and statement.within_seconds is None:
         epochs = MAX_EPOCHS if open_ended else DEFAULT_EPOCHS
-    return Settings(solver, options, Limits(epochs, steps, statement.within_seconds, options["patience"], until))
+    limits = Limits(epochs, steps, statement.within_seconds, options["patience"], until)
+    return Settings(solver, options, limits, statement.model.place)
 
 
 def until_condition(until: Expression, validates: bool) -> Callable[[Mapping[str, float]], bool]:
@@ -103,10 +105,15 @@ def plan_training(
     total = settings.limits.steps or (settings.limits.epochs or DEFAULT_EPOCHS) * per_epoch
     rate = learning_rate(o["learning_rate"], o["schedule"], o["warmup_steps"], total, STEP)
     learnable = [p.node for p in model.parameters.values() if not p.frozen]
-    training = training_plan(
-        plan, learnable, settings.solver.build(o), rate, solver=settings.solver.name,
-        epochs=settings.limits.epochs or 0, steps=per_epoch, clip_norm=o["clip_norm"], skip_nan=o["on_nan"] == "skip",
-    )  # fmt: skip
+    try:
+        training = training_plan(
+            plan, learnable, settings.solver.build(o), rate,
+            solver=settings.solver.name, epochs=settings.limits.epochs or 0, steps=per_epoch,
+            clip_norm=o["clip_norm"], skip_nan=o["on_nan"] == "skip",
+        )  # fmt: skip
+    except TypeProblem as problem:
+        problem.at(settings.place)
+        raise
     iterate = training.iterate
     outputs = {"loss": iterate.loss, "rate": rate, **{str(i): n for i, n in enumerate(iterate.updates)}}
     optimized = optimize(Plan(outputs, training.names))
