@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform
 
+from ..errors import InternalError
 from ..types import UNIT, Type
 
 
@@ -110,7 +111,7 @@ class Node(metaclass=Interned):
 
     def infer(self) -> Type:
         """The type of the output; raises TypeProblem where the inputs do not fit."""
-        raise NotImplementedError
+        raise self.lacks("type rule")
 
     def vjp(self, g: Node) -> tuple[Node | None, ...]:
         """For ``g``, the derivative of a scalar by this output, its derivative by each input (None: no gradient)."""
@@ -136,11 +137,15 @@ class Node(metaclass=Interned):
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         """Write the array code that computes this node from its inputs into ``out``."""
-        raise NotImplementedError
+        raise self.lacks("kernel")
 
     def seen(self, e: Emitter) -> str:
         """For a view: the text that, behind the input's array, sees it as the output, such as ``.transpose(1, 0)``."""
-        raise NotImplementedError
+        raise self.lacks("view")
+
+    def lacks(self, part: str) -> InternalError:
+        """The error for an operator that was asked for what it does not declare."""
+        return InternalError(f"the operator {self.operator_name()} declares no {part}")
 
     def expand(self) -> Node | None:
         """The same value from simpler operators, or None for an operator that has a kernel."""

@@ -77,6 +77,14 @@ def without_predict(session: Session, query: Query) -> Query:
 class _Rewriter:
     def __init__(self, session: Session, statement: SelectSql) -> None:
         self.session, self.statement = session, statement
+        self.found: dict[tuple[str, int | None], tuple[Model, StoredVersion | None]] = {}
+
+    def trained(self, call: PredictCall) -> tuple[Model, StoredVersion | None]:
+        """The model of a call; its parameters are read once a statement, however often it is called."""
+        key = (str(call.model).lower(), call.version)
+        if key not in self.found:
+            self.found[key] = self.session.models.trained(call.model, call.version)
+        return self.found[key]
 
     def between(self, start: int, end: int) -> str:
         """The text of a span, outermost calls replaced; each takes care of the calls in its arguments."""
@@ -92,7 +100,7 @@ class _Rewriter:
         text = self.call(call)
         if not call.is_column or self.is_of_duckdb(call):
             return text
-        model, _ = self.session.models.trained(call.model, call.version)
+        model, _ = self.trained(call)
         return f"{text} AS {quoted(asked_for(call, model))}"
 
     def is_of_duckdb(self, call: PredictCall) -> bool:
@@ -108,7 +116,7 @@ class _Rewriter:
     def call(self, call: PredictCall) -> str:
         if self.is_of_duckdb(call):
             return self.statement.text[call.place.start : call.place.end]
-        model, version = self.session.models.trained(call.model, call.version)
+        model, version = self.trained(call)
         output = asked_for(call, model)
         if not model.inputs:
             return self.constant_call(call, model, version, output)
@@ -164,7 +172,7 @@ class _Rewriter:
     def columns_of(self, source: str, call: PredictCall, model: Model) -> list[str]:
         """The table's columns, checked to hold the model's inputs.
 
-        None where the table cannot be looked at by itself (a CTE, a row of a table before it): DuckDB will say.
+        Empty where the table cannot be looked at by itself (a CTE, a row of a table before it): DuckDB will say.
         """
         query = Query(source, call.arguments[0].place)
         try:

@@ -6,13 +6,12 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from ..executor.catalog import TrainingRun
+from ..executor.catalog import StoredVersion, TrainingRun
 from ..executor.dataset import Dataset
 from ..executor.device import Array
 from ..executor.initialize import draw
 from ..executor.results import Rows
 from ..executor.train import Diverged, LoopPlan, Outcome, Trainer, validation
-from ..optimizer.rule import Step
 from ..optimizer.stages import optimize, simplify
 from ..parser.statements import Train
 from ..planner.model import Model, classes_symbol
@@ -36,7 +35,7 @@ class Prepared:
     train_rows: Array | None  # None: all
     held_out: Dataset | None
     loop: LoopPlan
-    steps: tuple[Step, ...]
+    first: Mapping[str, Array]  # where the parameters start
 
 
 @runs(Train)
@@ -45,10 +44,9 @@ def train(session: Session, statement: Train) -> Rows:
     prepared = prepare(session, statement)
     outcome = run(session, statement, prepared)
     name = str(statement.model)
-    version = session.catalog.save_version(
-        name, {**frozen_values(session, statement, prepared), **outcome.parameters}, prepared.classes,
-        run_row(statement, prepared, outcome), outcome.log,
-    )  # fmt: skip
+    parameters = {**prepared.first, **outcome.parameters}  # frozen ones stay as they were
+    run_facts = run_row(statement, prepared, outcome)
+    version = session.catalog.save_version(name, parameters, prepared.classes, run_facts, outcome.log)
     return one_row(
         session,
         {
@@ -83,8 +81,15 @@ def prepare(session: Session, statement: Train) -> Prepared:
     check_labels(model, dataset, statement.on)
     train_rows, held_out = split_rows(session, statement, settings, model, dataset, classes)
     count = dataset.rows if train_rows is None else len(train_rows)
-    loop, steps = plan_training(model, settings, dataset.rows, count, subset=train_rows is not None)
-    return Prepared(model, settings, dataset, classes, train_rows, held_out, loop, steps)
+    loop, _ = plan_training(model, settings, dataset.rows, count, subset=train_rows is not None)
+    first = first_values(model, warm, settings.seed)
+    return Prepared(model, settings, dataset, classes, train_rows, held_out, loop, first)
+
+
+def first_values(model: Model, current: StoredVersion | None, seed: int) -> dict[str, Array]:
+    """Where training starts: at the current version, else at values drawn from the seed."""
+    known = current.parameters if current else {}
+    return {name: known[name] if name in known else draw(p, seed) for name, p in model.parameters.items()}
 
 
 # -- running -----------------------------------------------------------------------------------------------------------
@@ -93,12 +98,11 @@ def prepare(session: Session, statement: Train) -> Prepared:
 def run(session: Session, statement: Train, prepared: Prepared) -> Outcome:
     """Run the loop. A run that diverges or is interrupted is recorded, and the current version stays."""
     settings, model = prepared.settings, prepared.model
-    first = first_values(session, statement, prepared)
-    constants: dict[Node, Array] = {p.node: first[n] for n, p in model.parameters.items()}
+    constants: dict[Node, Array] = {p.node: prepared.first[n] for n, p in model.parameters.items()}
     trainer = Trainer(
         prepared.loop,
         prepared.dataset.columns,
-        first,
+        prepared.first,
         constants,
         rows=prepared.train_rows,
         batch_size=None if settings.full_batch else settings.options["batch_size"],
@@ -135,22 +139,6 @@ def validator(prepared: Prepared) -> Callable[[Mapping[Node, Array]], float] | N
     plan = simplified.replaced(batch_leaves(model, simplified, rows, rows, None))
     plan = plan.replaced(parameter_views(prepared.loop))
     return validation(optimize(plan).plan, rows, prepared.held_out.columns)
-
-
-def first_values(session: Session, statement: Train, prepared: Prepared) -> dict[str, Array]:
-    """Where training starts: at the current version, else at values drawn from the seed."""
-    stored = None if statement.from_scratch else session.models.version(statement.model)
-    known = stored.parameters if stored else {}
-    return {
-        name: known[name] if name in known else draw(p, prepared.settings.seed)
-        for name, p in prepared.model.parameters.items()
-    }
-
-
-def frozen_values(session: Session, statement: Train, prepared: Prepared) -> dict[str, Array]:
-    """The parameters that training did not touch."""
-    first = first_values(session, statement, prepared)
-    return {name: first[name] for name, p in prepared.model.parameters.items() if p.frozen}
 
 
 # -- records -----------------------------------------------------------------------------------------------------------
