@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Protocol, TextIO
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where training stands after a step; ``seconds_left`` is None where nobody knows when it will end."""
+
+    epoch: int
+    step: int
+    steps_per_epoch: int
+    loss: float
+    rows_per_second: float
+    seconds_left: float | None
 
 
 class Progress(Protocol):
@@ -12,16 +25,7 @@ class Progress(Protocol):
     def start(self, *, model: str, epochs: int | None, rows: int) -> None:
         """Training of a model begins."""
 
-    def update(
-        self,
-        *,
-        epoch: int,
-        step: int,
-        steps_per_epoch: int,
-        loss: float,
-        rows_per_second: float,
-        seconds_left: float | None,
-    ) -> None:
+    def update(self, standing: Standing) -> None:
         """A step is done."""
 
     def stop(self) -> None:
@@ -43,23 +47,15 @@ class TerminalProgress:
         self.model, self.epochs = model, epochs
         self.last = time.monotonic()
 
-    def update(
-        self,
-        *,
-        epoch: int,
-        step: int,
-        steps_per_epoch: int,
-        loss: float,
-        rows_per_second: float,
-        seconds_left: float | None,
-    ) -> None:
+    def update(self, standing: Standing) -> None:
         now = time.monotonic()
         if not self.is_terminal or now - self.last < self.INTERVAL:
             return
         self.last, self.drawn = now, True
         of = f"/{self.epochs}" if self.epochs else ""
-        left = "" if seconds_left is None else f"  {duration(seconds_left)} left"
-        line = f"training {self.model}  epoch {epoch}{of}  loss {loss:.4g}  {count(rows_per_second)} rows/s{left}"
+        left = "" if standing.seconds_left is None else f"  {duration(standing.seconds_left)} left"
+        rate = f"{count(standing.rows_per_second)} rows/s"
+        line = f"training {self.model}  epoch {standing.epoch}{of}  loss {standing.loss:.4g}  {rate}{left}"
         self.stream.write(self.ERASE + line)
         self.stream.flush()
 

@@ -278,8 +278,8 @@ def test_progress_is_told_and_can_be_turned_off():
         def start(self, **facts):
             told.append(("start", facts["model"]))
 
-        def update(self, **facts):
-            told.append(("update", facts["epoch"]))
+        def update(self, standing):
+            told.append(("update", standing.epoch))
 
         def stop(self):
             told.append(("stop", None))

@@ -22,10 +22,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "planner": {"errors", "types", "parser", "planner.core"},
     "autodiff": {"errors", "types", "planner.core"},
     "optimizer": {"errors", "types", "planner.core"},
-    "executor": {"errors", "types", "parser", "planner", "planner.core"},
+    "executor": {"errors", "types", "parser", "planner", "planner.core", "progress"},
     "explain": {"errors", "types", "parser", "planner", "planner.core", "autodiff", "optimizer", "executor"},
     "session": {
         *("errors", "types", "parser", "planner", "planner.core", "autodiff", "optimizer", "executor", "explain"),
+        "progress",
     },
     "progress": set(),  # what training tells while it runs, and how a terminal shows it
     "dbapi": {"errors", "types", "session", "executor", "parser", "progress"},

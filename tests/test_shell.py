@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from mlsql.progress import TerminalProgress
+from mlsql.progress import Standing, TerminalProgress
 from mlsql.shell.main import main
 from mlsql.shell.table import table_text
 
@@ -184,7 +184,9 @@ class Terminal(io.StringIO):
 def train(progress):
     progress.INTERVAL = 0.0
     progress.start(model="digits", epochs=10, rows=1000)
-    progress.update(epoch=3, step=30, steps_per_epoch=10, loss=0.125, rows_per_second=48000.0, seconds_left=75.0)
+    progress.update(
+        Standing(epoch=3, step=30, steps_per_epoch=10, loss=0.125, rows_per_second=48000.0, seconds_left=75.0)
+    )
     progress.stop()
     progress.stop()
 
@@ -210,6 +212,8 @@ def test_progress_is_drawn_ten_times_a_second_at_most():
     progress = TerminalProgress(stream)
     progress.start(model="m", epochs=None, rows=1)
     for step in range(1000):
-        progress.update(epoch=1, step=step, steps_per_epoch=1000, loss=1.0, rows_per_second=1.0, seconds_left=None)
+        progress.update(
+            Standing(epoch=1, step=step, steps_per_epoch=1000, loss=1.0, rows_per_second=1.0, seconds_left=None)
+        )
     progress.stop()
     assert stream.getvalue().count("epoch") <= 3

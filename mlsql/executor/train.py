@@ -14,6 +14,7 @@ from ..errors import OperationalError
 from ..planner.node import Node, walk
 from ..planner.ops import Column, Counter, Index, Parameter, State
 from ..planner.plan import Plan
+from ..progress import Progress, Standing
 from ..types import RowSet, concrete
 from .codegen import generate
 from .device import Array
@@ -111,7 +112,7 @@ class Trainer:
         seed: int = 0,
         stop_on_nan: bool = True,
         validate: Callable[[Mapping[Node, Array]], float] | None = None,
-        progress: Any = None,
+        progress: Progress | None = None,
         table_rows: int = 1,
     ) -> None:
         self.plan, self.constants = plan, dict(constants)
@@ -260,16 +261,19 @@ class Trainer:
 
     def report(self, epoch: int, total: float, seen: int, began: float, now: float, limits: Limits) -> None:
         """Tell the progress display where training stands."""
+        assert self.progress is not None
         per_step = (now - self.started) / self.step_count
         steps = limits.steps or (limits.epochs * self.steps_per_epoch if limits.epochs else None)
         left = None if steps is None else (steps - self.step_count) * per_step
         self.progress.update(
-            epoch=epoch,
-            step=self.step_count,
-            steps_per_epoch=self.steps_per_epoch,
-            loss=total / seen if seen else math.nan,
-            rows_per_second=seen / max(now - began, 1e-9),
-            seconds_left=left,
+            Standing(
+                epoch=epoch,
+                step=self.step_count,
+                steps_per_epoch=self.steps_per_epoch,
+                loss=total / seen if seen else math.nan,
+                rows_per_second=seen / max(now - began, 1e-9),
+                seconds_left=left,
+            )
         )
 
     def outcome(self, parameters: dict[str, Array], reason: str) -> Outcome:

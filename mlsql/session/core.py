@@ -12,6 +12,7 @@ from ..executor.results import Rows
 from ..executor.storage import Storage
 from ..parser import split
 from ..parser.statements import Statement
+from ..progress import Progress
 from .models import Models
 
 S = TypeVar("S")
@@ -36,7 +37,7 @@ class Session:
     ``progress`` is told how training goes (see ``progress``); None: nobody is.
     """
 
-    def __init__(self, path: str = ":memory:", read_only: bool = False, progress: Any = None) -> None:
+    def __init__(self, path: str = ":memory:", read_only: bool = False, progress: Progress | None = None) -> None:
         self.storage = Storage(path, read_only)
         self.catalog = Catalog(self.storage)
         self.models = Models(self.catalog)
