@@ -17,7 +17,7 @@ from mlsql.parser import parse
 from mlsql.planner.binder import bind_model
 from mlsql.planner.model import Model, classes_symbol
 from mlsql.planner.node import Node, walk
-from mlsql.planner.ops import Cast, Column, Count, Index, Multiply, Parameter, Reshape, State, Sum, Take
+from mlsql.planner.ops import Cast, Column, Count, Index, Multiply, Parameter, Positions, Reshape, State, Sum, Take
 from mlsql.planner.plan import Plan
 from mlsql.types import DOUBLE, FLOAT, UNIT, RowSet
 
@@ -103,7 +103,7 @@ def random_array(n: Node, rng: np.random.Generator, count: int | None = None, *,
 def random_leaves(outputs: Collection[Node], seed: int = 0, *, positive: bool = False) -> dict[Node, Array]:
     """Values for every leaf of a plan."""
     rng = np.random.default_rng(seed)
-    found = [n for n in walk(outputs) if isinstance(n, (Column, Parameter, State, Index))]
+    found = [n for n in walk(outputs) if isinstance(n, (Column, Positions, Parameter, State, Index))]
     return {n: random_array(n, rng, positive=positive) for n in sorted(found, key=repr)}
 
 

@@ -41,6 +41,7 @@ from mlsql.planner.ops import (
     Parameter,
     Pick,
     Place,
+    Positions,
     Reshape,
     Segment,
     Slice,
@@ -56,7 +57,7 @@ from mlsql.types import BIGINT, BOOLEAN, DOUBLE, FLOAT, INTEGER, UNIT, Element, 
 
 R = RowSet("r", 5)
 S = RowSet("s", 3)
-LEAVES = (Column, Parameter, State, Counter, Index, Count)
+LEAVES = (Column, Parameter, Positions, State, Counter, Index, Count)
 
 
 def col(name: str, *shape: int, element: Element = DOUBLE, rows: RowSet = R) -> Column:
@@ -133,6 +134,7 @@ SAMPLES: dict[type[Node], Callable[[Element], list[Node]]] = {
     Counter: lambda e: [Counter("step")],
     Count: lambda e: [Count(R)],
     Index: lambda e: [Index(S, R)],
+    Positions: lambda e: [Positions("match", R, S)],
     Constant: lambda e: [
         Constant((1.5,), e),
         Constant((-math.inf,), e),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..planner.node import Node, walk
-from ..planner.ops import Column, Count, Counter, Index, Parameter, Pick, Place, State
+from ..planner.ops import Column, Count, Counter, Index, Parameter, Pick, Place, Positions, State
 from ..planner.plan import Plan
 from ..types import UNIT, RowSet, Type, concrete
 from .device import Array
@@ -57,7 +57,7 @@ def sample(outputs: Sequence[Node], seed: int = 0) -> dict[Node, Array]:
     arrays: dict[Node, Array] = {}
     for n in walk(outputs):
         shape = (*([] if n.type.rows == UNIT else [n.type.rows.rows or 1]), *concrete(n.type.shape))
-        if isinstance(n, Index):
+        if isinstance(n, (Index, Positions)):
             arrays[n] = rng.integers(0, n.over.rows or 1, shape)
         elif isinstance(n, (Column, Parameter, State)):
             kind = n.type.element.kind

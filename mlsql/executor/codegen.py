@@ -24,6 +24,7 @@ from ..planner.ops import (
     Index,
     Map,
     Parameter,
+    Positions,
     Reshape,
     State,
 )
@@ -32,7 +33,7 @@ from .device import namespace
 from .memory import Layout, is_view, owner, plan_layout
 from .scalars import FOLDS, Elementwise, literal, numbers_of, on_numbers
 
-LEAVES = (Column, Parameter, State)
+LEAVES = (Column, Positions, Parameter, State)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..planner.node import Node, depends_on, substitute, walk
-from ..planner.ops import Column, Count, Counter, Index, Max, Min, Parameter, State, Sum, constant
+from ..planner.ops import Column, Count, Counter, Index, Max, Min, Parameter, Positions, State, Sum, constant
 from ..planner.plan import Plan
 from ..types import RowSet
 from .codegen import Program, generate
@@ -54,8 +54,8 @@ def evaluate(plan: Plan, arrays: Mapping[Node, Array], rows: Mapping[RowSet, int
 
 
 def leaves(nodes: Sequence[Node]) -> list[Node]:
-    """The columns, parameters and states that a plan reads."""
-    return [n for n in walk(nodes) if isinstance(n, (Column, Parameter, State))]
+    """The columns, positions, parameters and states that a plan reads."""
+    return [n for n in walk(nodes) if isinstance(n, (Column, Positions, Parameter, State))]
 
 
 def resized(outputs: Sequence[Node], rows: RowSet, count: int) -> tuple[list[Node], RowSet]:

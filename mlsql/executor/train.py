@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import OperationalError
 from ..planner.node import Node, walk
-from ..planner.ops import Column, Counter, Index, Parameter, State
+from ..planner.ops import Column, Counter, Index, Parameter, Positions, State
 from ..planner.plan import Plan
 from ..progress import Progress, Standing
 from ..types import RowSet, concrete
@@ -171,7 +171,7 @@ class Trainer:
         program, fixed = self.plan.generated()
         if fixed:
             plan = Plan({c.name: n for c, n in fixed.items()})
-            read = [n for n in walk(plan.outputs.values()) if isinstance(n, (Column, Parameter))]
+            read = [n for n in walk(plan.outputs.values()) if isinstance(n, (Column, Positions, Parameter))]
             leaves: dict[Node, Array] = {n: self.column(n) for n in read}
             values = evaluate(plan, leaves, {self.plan.table: self.table_rows})
             self.fixed = {c: values[c.name] for c in fixed}

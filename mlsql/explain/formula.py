@@ -25,6 +25,7 @@ from ..planner.ops import (
     NotEqual,
     Or,
     Parameter,
+    Positions,
     Power,
     State,
     Subtract,
@@ -94,7 +95,7 @@ def _detail(name: str, value: Any) -> str | None:
 
 def leaf_text(node: Node) -> str | None:
     """The name or value of a leaf, None for anything else."""
-    if isinstance(node, (Column, Parameter, State, Counter)):
+    if isinstance(node, (Column, Positions, Parameter, State, Counter)):
         return node.name
     if isinstance(node, Count):
         return f"count({node.rows})"

@@ -40,6 +40,47 @@ class IndexCheck:
 
 
 @dataclass(frozen=True)
+class DataColumn:
+    """A leaf that DuckDB computes from columns of a relation, before anything is learned.
+
+    ``sql`` is an expression in which ``{0}``, ``{1}`` ... stand for the columns in ``reads``; a column that is read as
+    it is has the expression ``{0}``. With a ``vocabulary`` the value is replaced by its position in it.
+    """
+
+    column: Column
+    sql: str
+    reads: tuple[str, ...]
+    vocabulary: str | None = None
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The sorted distinct values of an expression over the training rows: the keys of a table of parameters.
+
+    A value that training has not seen is an error where ``unknown`` is ERROR. Else its position is one past the last:
+    the table has a row more, which stays zero (ZEROS) or holds the average of the others (MEAN).
+    """
+
+    name: str
+    sql: str
+    reads: tuple[str, ...]
+    unknown: str = "ERROR"
+
+    @property
+    def symbol(self) -> Symbol:
+        """The number of rows of a table with a row for each of its values, and the row for unknown ones."""
+        return Symbol(f"KEYS({self.name})")
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A frozen parameter whose value an aggregate over the training rows gives, such as a column's average."""
+
+    sql: str
+    reads: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Model:
     """A bound model.
 

@@ -5,7 +5,7 @@ One file a kind of design's closed set. Importing this package fills ``planner.n
 
 from .contract import Contract, contract, dot, matmul, with_rows
 from .iterate import Iterate
-from .leaf import Column, Constant, Count, Counter, Index, Parameter, State, constant
+from .leaf import Column, Constant, Count, Counter, Index, Parameter, Positions, State, constant
 from .map import (
     Absolute,
     Add,
@@ -85,6 +85,7 @@ __all__ = [
     "Parameter",
     "Pick",
     "Place",
+    "Positions",
     "Power",
     "Reshape",
     "Segment",

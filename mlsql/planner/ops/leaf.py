@@ -73,6 +73,22 @@ class Index(Node):
 
 
 @operator
+class Positions(Node):
+    """For every row of ``rows``, the row of ``over`` that it comes from, as a join, a filter or a GROUP BY found it.
+
+    Keys never depend on a parameter, so DuckDB computes these vectors once, before anything is learned.
+    """
+
+    kind: ClassVar[str] = "positions"
+    name: str
+    rows: RowSet
+    over: RowSet
+
+    def infer(self) -> Type:
+        return Type(self.rows, BIGINT)
+
+
+@operator
 class Count(Node):
     """The number of rows of a row set."""
 
