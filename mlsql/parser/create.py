@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NoReturn
 
 from ..errors import Place
@@ -104,18 +105,30 @@ def _input(read: Reader) -> tuple[tuple[ColumnDeclaration, ...], Query | None, P
 
 
 def _columns(read: Reader, clause: str) -> tuple[ColumnDeclaration, ...]:
-    """``clause (name TYPE, ...)``, or nothing if the clause is not there."""
+    """``clause (name TYPE, ...)`` or ``clause relation (name TYPE, ...), ...``; nothing if it is not there."""
     if not read.accept(clause):
         return ()
+    if not _at_relation(read):
+        if clause == "INPUT":
+            read.at("FROM")
+        return tuple(column(part) for part in read.groups())
+    found: list[ColumnDeclaration] = []
+    seen: set[str] = set()
+    while True:
+        place = read.here
+        relation = read.identifier("a relation's name")
+        if relation.lower() in seen:
+            read.fail(f'{clause} has the relation "{relation}" twice', place)
+        seen.add(relation.lower())
+        found += [replace(column(part), relation=relation) for part in read.groups()]
+        if not read.accept(","):
+            return tuple(found)
+
+
+def _at_relation(read: Reader) -> bool:
+    """Whether a relation is declared here by name: ``nodes (...)``."""
     after = read.tokens[read.position + 1 : read.position + 2]
-    if read.next is not None and read.next.is_name and after and after[0].is_symbol("("):
-        read.unsupported(
-            f"{clause} with named relations is not in this version",
-            hint=f"declare one list: {clause} (column TYPE, ...)",
-        )
-    if clause == "INPUT":
-        read.at("FROM")
-    return tuple(column(part) for part in read.groups())
+    return read.next is not None and read.next.is_name and bool(after) and after[0].is_symbol("(")
 
 
 def _wrong_clause(read: Reader) -> NoReturn:

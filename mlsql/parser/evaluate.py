@@ -9,16 +9,16 @@ from .table import statement
 
 @statement("EVALUATE")
 def evaluate(read: Reader) -> Evaluate:
-    """``EVALUATE model [VERSION n] ON query [WITH (metric, ...)]``."""
+    """``EVALUATE model [VERSION n] ON query [AS relation], ... [WITH (metric, ...)]``."""
     read.expect("EVALUATE")
     model = read.name()
     version = read.whole_number("a version's number") if read.accept("VERSION") else None
     read.expect("ON")
-    query = read.query()
+    on, *others = read.sources()
     metrics = []
     if read.accept("WITH"):
         for part in read.groups():
             metrics.append(part.name("a metric"))
             part.expect_end()
     read.expect_end()
-    return Evaluate(model, version, query, tuple(metrics), read.span(read.tokens))
+    return Evaluate(model, version, on, tuple(metrics), read.span(read.tokens), tuple(others))

@@ -75,9 +75,9 @@ def _call(read: Reader, behind: Sequence[Token], is_table: bool) -> PredictCall:
     model = first.name()
     version = first.whole_number("a version's number") if first.accept("VERSION") else None
     first.expect_end()
-    arguments = tuple(_argument(part) for part in others)
-    if is_table and len(arguments) != 1:
-        read.fail("PREDICT in FROM takes a model and one table or (query)", place)
+    arguments = tuple(_table(part) if is_table else _argument(part) for part in others)
+    if is_table and not arguments:
+        read.fail("PREDICT in FROM takes a model and a table or (query)", place)
     if not behind or not behind[0].is_symbol("."):
         return PredictCall(model, version, arguments, None, None, is_table, place)
     if is_table or len(behind) < 2 or behind[1].kind not in ("word", "name"):
@@ -86,6 +86,16 @@ def _call(read: Reader, behind: Sequence[Token], is_table: bool) -> PredictCall:
     output = behind[1]
     whole = Place(read.text, place.start, output.end)
     return PredictCall(model, version, arguments, output.text, output.place(read.text), is_table, whole)
+
+
+def _table(read: Reader) -> Argument:
+    """``sql`` or ``sql AS name``, all of what ``read`` holds."""
+    whole = read.span(read.tokens)
+    if len(read.tokens) < 3 or read.tokens[-2].word != "AS":
+        return _argument(read)
+    read.step(len(read.tokens) - 1)
+    name = read.identifier("a relation's name")
+    return Argument(name, read.span(read.tokens[:-2]), whole)
 
 
 def _argument(read: Reader) -> Argument:

@@ -7,6 +7,7 @@ that was probably meant.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from ..errors import NotSupportedError, Place, ProgrammingError, suggest
@@ -209,6 +210,22 @@ class Reader:
         tokens = self.tokens[start : self.position]
         text = self.parameters.renamed(self.text, place.start, place.end, tokens)
         return Query(text, place, self.parameters.used(tokens))
+
+    def sources(self) -> tuple[Query, ...]:
+        """Queries between commas, each with the name of the relation that it is: ``t AS nodes, (SELECT ...) AS edges``."""
+        found = [self._source()]
+        while self.accept(","):
+            found.append(self._source())
+        return tuple(found)
+
+    def _source(self) -> Query:
+        start = self.position
+        query = self.query()
+        if self.accept("AS"):
+            return replace(query, name=self.identifier("a relation's name"))
+        last = self.tokens[self.position - 1]
+        is_table = self.tokens[start].is_name and last.is_name
+        return replace(query, name=last.text) if is_table else query
 
     def expression(self, clauses: Sequence[str], stop: Callable[[], bool]) -> Expression:
         """An expression of the model language, up to the end or to where ``stop`` says that a new clause begins."""

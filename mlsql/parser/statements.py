@@ -30,11 +30,13 @@ class Query:
     """SQL for DuckDB that can stand after FROM: a table, a file in quotes, a function call or ``(SELECT ...)``.
 
     Placeholders are renamed to ``$p1, $p2 ...`` (or keep their names) and ``values`` holds what this text needs.
+    ``name`` is the relation that it is: its alias, or else the table's own name.
     """
 
     text: str
     place: Place
     values: Mapping[str, Any] = field(default_factory=dict, hash=False, compare=False)
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,17 @@ class Expression:
 
 @dataclass(frozen=True)
 class ColumnDeclaration:
-    """``pixels FLOAT[64]`` in INPUT or TARGET. ``element`` is None for a type that only a class label can have."""
+    """``pixels FLOAT[64]`` in INPUT or TARGET. ``element`` is None for a type that is no number's.
+
+    ``relation`` is empty in a model over one relation that has no name.
+    """
 
     name: str
     element: Element | None
     shape: Shape
     type_text: str
     place: Place
+    relation: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,11 @@ class CreateModel:
     text: str  # the statement with every placeholder replaced by its literal
     input_from_place: Place | None = None  # in ``text``: the whole INPUT FROM clause
 
+    @property
+    def relations(self) -> tuple[str, ...]:
+        """The names of its relations, in the order of INPUT; none for a model over one relation without a name."""
+        return tuple(dict.fromkeys(d.relation for d in self.inputs if d.relation))
+
 
 @dataclass(frozen=True)
 class Option:
@@ -107,7 +118,11 @@ class Option:
 
 @dataclass(frozen=True)
 class Train:
-    """``TRAIN model [ON query] [VALIDATE ...] [WEIGHT BY ...] [MINIMIZE ...] [WITH ...] [UNTIL ...] [WITHIN ...]``."""
+    """``TRAIN model [ON query [AS relation], ...]`` and its clauses.
+
+    ``on`` is the first relation, ``others`` are the further ones; ``sample`` is how many rows each GROUP BY takes at
+    most of a group, from the one nearest to the output on.
+    """
 
     model: Name
     on: Query | None
@@ -121,17 +136,22 @@ class Train:
     within_seconds: float | None
     from_scratch: bool
     place: Place
+    others: tuple[Query, ...] = ()
+    validate_others: tuple[Query, ...] = ()
+    sample: tuple[int, ...] = ()
+    sample_place: Place | None = None
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """``EVALUATE model [VERSION n] ON query [WITH (metric, ...)]``."""
+    """``EVALUATE model [VERSION n] ON query [AS relation], ... [WITH (metric, ...)]``."""
 
     model: Name
     version: int | None
     on: Query
     metrics: tuple[Name, ...]
     place: Place
+    others: tuple[Query, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -225,8 +245,8 @@ class SetOption:
 
 @dataclass(frozen=True)
 class Argument:
-    """One argument of PREDICT: its SQL stands at ``place``; ``name`` is set if ``name => sql`` was written, and
-    ``whole`` spans both."""
+    """One argument of PREDICT: its SQL stands at ``place``; ``name`` is set if ``name => sql`` or, of a table,
+    ``sql AS name`` was written, and ``whole`` spans both."""
 
     name: str | None
     place: Place
@@ -237,8 +257,8 @@ class Argument:
 class PredictCall:
     """``PREDICT(model [VERSION n] [, argument ...])[.output]`` inside a statement of DuckDB's.
 
-    ``place`` spans the whole call, ``.output`` included. A table call stands in FROM and has one argument: a table
-    or ``(query)``. An argument may hold further calls; they are listed beside this one, in order of their start.
+    ``place`` spans the whole call, ``.output`` included. A table call stands in FROM, and its arguments are tables
+    or queries in brackets, one a relation of the model. An argument may hold further calls; they are listed beside this one, in order of their start.
     """
 
     model: Name

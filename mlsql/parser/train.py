@@ -10,7 +10,7 @@ from .reader import Reader
 from .statements import Expression, Option, Query, Train
 from .table import statement
 
-CLAUSES = ("ON", "VALIDATE", "WEIGHT BY", "MINIMIZE", "WITH", "UNTIL", "WITHIN", "FROM SCRATCH")
+CLAUSES = ("ON", "VALIDATE", "WEIGHT BY", "MINIMIZE", "WITH", "UNTIL", "WITHIN", "SAMPLE", "FROM SCRATCH")
 
 
 @statement("TRAIN")
@@ -25,10 +25,13 @@ def train(read: Reader) -> Train:
         clause = _next_clause(read, said)
         said[clause] = PARSERS[clause](read)
     solver, solver_place, options = said.get("WITH", (None, None, ()))
+    on, *others = said.get("ON", (None,))
+    validate, *validate_others = said.get("VALIDATE", (None,))
+    sample, sample_place = said.get("SAMPLE", ((), None))
     return Train(
         model,
-        on=said.get("ON"),
-        validate=said.get("VALIDATE"),
+        on=on,
+        validate=validate,
         weight=said.get("WEIGHT BY"),
         minimize=said.get("MINIMIZE"),
         solver=solver,
@@ -38,6 +41,10 @@ def train(read: Reader) -> Train:
         within_seconds=said.get("WITHIN"),
         from_scratch=said.get("FROM SCRATCH", False),
         place=read.span(read.tokens),
+        others=tuple(others),
+        validate_others=tuple(validate_others),
+        sample=sample,
+        sample_place=sample_place,
     )
 
 
@@ -65,9 +72,6 @@ def _no_clause(read: Reader, said: Iterable[str]) -> NoReturn:
             read.fail(f"{clause} stands twice")
     if read.next is not None and read.next.word == "MEMORY":
         read.unsupported("MEMORY is not in this version")
-    if read.position > 2 and read.next is not None and (read.next.word == "AS" or read.next.is_symbol(",")):
-        hint = "TRAIN model ON one table or (query)"
-        read.unsupported("several relations in TRAIN are not in this version", hint=hint)
     read.unexpected()
 
 
@@ -84,6 +88,7 @@ def _at_clause(read: Reader) -> bool:
         or (read.at("VALIDATE") and (word == "ON" or number))
         or (read.at("UNTIL") and kind in ("word", "name"))
         or (read.at("WITHIN") and number)
+        or (read.at("SAMPLE") and number)
         or (read.at("MEMORY") and kind == "string")
         or (read.at("ON") and bool(after))
     )
@@ -93,10 +98,10 @@ def _expression(read: Reader) -> Expression:
     return read.expression(CLAUSES, lambda: _at_clause(read))
 
 
-def _validate(read: Reader) -> Query | float:
-    """``ON query`` or ``20 PERCENT``."""
+def _validate(read: Reader) -> tuple[Query | float, ...]:
+    """``ON query [AS relation], ...`` or ``20 PERCENT``."""
     if read.accept("ON"):
-        return read.query()
+        return read.sources()
     place = read.here
     if read.next is None or read.next.kind not in ("number", "placeholder"):
         read.unexpected("ON or a percentage")
@@ -104,7 +109,19 @@ def _validate(read: Reader) -> Query | float:
     read.expect("PERCENT")
     if not 0 < percent < 100:
         read.fail("a percentage between 0 and 100 is needed", place)
-    return percent
+    return (percent,)
+
+
+def _sample(read: Reader) -> tuple[tuple[int, ...], Place]:
+    """``10, 5``: how many rows of a group at most, a number a GROUP BY."""
+    start = read.position
+    counts = []
+    while not counts or read.accept(","):
+        place = read.here
+        counts.append(read.whole_number("a number of rows"))
+        if not counts[-1]:
+            read.fail("at least one row of a group is needed", place)
+    return tuple(counts), read.since(start)
 
 
 def _with(read: Reader) -> tuple[str | None, Place | None, tuple[Option, ...]]:
@@ -128,12 +145,13 @@ def _within(read: Reader) -> float:
 
 
 PARSERS: dict[str, Callable[[Reader], Any]] = {
-    "ON": lambda read: read.query(),
+    "ON": lambda read: read.sources(),
     "VALIDATE": _validate,
     "WEIGHT BY": _expression,
     "MINIMIZE": _expression,
     "WITH": _with,
     "UNTIL": _expression,
     "WITHIN": _within,
+    "SAMPLE": _sample,
     "FROM SCRATCH": lambda read: True,
 }
