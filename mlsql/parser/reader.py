@@ -212,7 +212,7 @@ class Reader:
         return Query(text, place, self.parameters.used(tokens))
 
     def sources(self) -> tuple[Query, ...]:
-        """Queries between commas, each with the name of the relation that it is: ``t AS nodes, (SELECT ...) AS edges``."""
+        """Queries between commas, each the relation of its name: ``t AS nodes, (SELECT ...) AS edges``."""
         found = [self._source()]
         while self.accept(","):
             found.append(self._source())

@@ -258,7 +258,8 @@ class PredictCall:
     """``PREDICT(model [VERSION n] [, argument ...])[.output]`` inside a statement of DuckDB's.
 
     ``place`` spans the whole call, ``.output`` included. A table call stands in FROM, and its arguments are tables
-    or queries in brackets, one a relation of the model. An argument may hold further calls; they are listed beside this one, in order of their start.
+    or queries in brackets, one a relation of the model. An argument may hold further calls; they are listed beside
+    this one, in order of their start.
     """
 
     model: Name

@@ -115,7 +115,7 @@ def _validate(read: Reader) -> tuple[Query | float, ...]:
 def _sample(read: Reader) -> tuple[tuple[int, ...], Place]:
     """``10, 5``: how many rows of a group at most, a number a GROUP BY."""
     start = read.position
-    counts = []
+    counts: list[int] = []
     while not counts or read.accept(","):
         place = read.here
         counts.append(read.whole_number("a number of rows"))

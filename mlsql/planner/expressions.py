@@ -11,11 +11,12 @@ from sqlglot import exp
 from ..errors import NotSupportedError, Place, ProgrammingError, listed, suggest
 from ..parser import node_place
 from ..parser.statements import Expression
-from ..types import BOOLEAN, ELEMENTS, FLOAT, INTEGER, UNIT, Dim, Element, RowSet, Shape, TypeProblem, promote
+from ..types import BOOLEAN, ELEMENTS, FLOAT, INTEGER, Dim, Element, Shape, TypeProblem, promote
 from . import ops, scalar
-from .functions import FUNCTIONS, Function
+from .functions import FUNCTIONS, Fold, Function
 from .layers import Layer, standard_layers
 from .node import Node
+from .nulls import Nulls, both
 from .ops import Constant, Parameter, Slice, cast
 
 ARITHMETIC: Mapping[type[exp.Expression], type[Node]] = {
@@ -51,19 +52,23 @@ class ExpressionBinder:
         place: Place,
         scope: dict[str, Node],
         *,
-        rows: RowSet = UNIT,
         own_parameter: Callable[[str, Shape, str], Parameter] | None = None,
         classes: Callable[[str], Dim] | None = None,
-        in_loss: bool = False,
+        fold: Fold | None = None,
+        inner: ExpressionBinder | None = None,
         weight: Node | None = None,
         hidden: Mapping[str, str] | None = None,
+        nulls: Nulls | None = None,
+        subquery: Callable[[exp.Expression], Node] | None = None,
     ) -> None:
         self.text = place.text
         self.whole = place
         self.scope = scope
-        self.rows = rows
-        self.in_loss = in_loss
+        self.fold, self.inner = fold, inner
         self.weight = weight
+        self.nulls = nulls or Nulls()
+        self.filter: Node | None = None
+        self.subquery = subquery
         self.hidden = hidden or {}
         self.activation = "XAVIER"
         self._own_parameter = own_parameter
@@ -89,11 +94,20 @@ class ExpressionBinder:
             raise TypeProblem("classes of a column are known only in a model")
         return self._classes(column)
 
+    def there(self, *nodes: Node) -> Node | None:
+        """Where all of the nodes have a value and FILTER holds; None: in every row."""
+        return both([*map(self.nulls.flag, nodes), self.filter])
+
     # -- places ------------------------------------------------------------------------------------------------------
 
     def place(self, tree: exp.Expression) -> Place:
         """Where an expression stands: from its first word to its last."""
         return node_place(tree, self.text) or self.whole
+
+    def at(self, place: Place) -> ExpressionBinder:
+        """This binder for an expression that stands elsewhere."""
+        self.text, self.whole = place.text, place
+        return self
 
     def problem(self, tree: exp.Expression, message: str, hint: str | None = None) -> ProgrammingError:
         return ProgrammingError(message, place=self.place(tree), hint=hint)
@@ -145,6 +159,12 @@ class ExpressionBinder:
                 return ops.Not(self.condition(tree.this))
             case exp.Anonymous():
                 return self.call(tree)
+            case exp.Is():
+                return self.is_null(tree)
+            case exp.Filter():
+                return self.filtered(tree)
+            case exp.Subquery() if self.subquery is not None:
+                return self.subquery(tree)
         if type(tree) in ARITHMETIC:
             return ARITHMETIC[type(tree)](*self.number(self.bind(tree.this), self.bind(tree.expression)))
         if type(tree) in COMPARISONS:
@@ -159,11 +179,27 @@ class ExpressionBinder:
             exp.Select: "a model reads the columns of its INPUT; join before, in the table that it is given",
             exp.Window: "window functions belong in the query that the model reads",
             exp.IntDiv: "use / for division",
-            exp.Is: "NULLs are dealt with in the query that the model reads",
             exp.Star: "name the columns",
         }
         words = tree.sql(dialect="duckdb")
         return self.problem(tree, f"{words} is not part of the model language", hints.get(type(tree)))
+
+    def is_null(self, tree: exp.Is) -> Node:
+        """x IS NULL; sqlglot writes IS NOT NULL as NOT (x IS NULL)."""
+        if not isinstance(tree.expression, exp.Null):
+            raise self.problem(tree, "IS takes NULL")
+        there = self.nulls.flag(self.bind(tree.this))
+        return Constant((0.0,), BOOLEAN) if there is None else self.nulls.declare(ops.Not(there), None)
+
+    def filtered(self, tree: exp.Filter) -> Node:
+        """An aggregate over the rows for which a condition holds: SUM(x) FILTER (WHERE y > 0)."""
+        rows = self.inner or self
+        condition = rows.condition(tree.expression.this)
+        self.filter = both([condition, self.nulls.flag(condition)])
+        try:
+            return self.bind(tree.this)
+        finally:
+            self.filter = None
 
     def column(self, tree: exp.Column) -> Node:
         name = ".".join(p.name for p in tree.parts)
@@ -259,13 +295,13 @@ class ExpressionBinder:
         if name in LATER:
             raise NotSupportedError(f"{name} is not in this version", place=self.place(tree))
         hint = suggest(name, [*FUNCTIONS, *layers])
-        if name in ("COALESCE", "IFNULL", "NULLIF"):
-            hint = "a tensor is never NULL: fill NULLs in the query that the model reads"
+        if name == "NULLIF":
+            hint = "write it in the query that the model reads"
         raise self.problem(tree, f"unknown function {name}", hint)
 
     def call_function(self, function: Function, tree: exp.Anonymous) -> Node:
         arguments = tree.expressions
-        if function.name == "COUNT" and len(arguments) == 1 and isinstance(arguments[0], exp.Star):
+        if function.is_aggregate and len(arguments) == 1 and isinstance(arguments[0], exp.Star):
             arguments = []
         repeated = next((p for p in function.parameters if p.kind is p.VAR_POSITIONAL), None)
         single = [p for p in function.parameters if p is not repeated]
@@ -274,13 +310,14 @@ class ExpressionBinder:
             raise self.arity(tree, function.usage)
         outer, self.activation = self.activation, "HE" if function.name in HE else "XAVIER"
         parameters = [*single, *[repeated] * (len(arguments) - len(single))] if repeated else single
-        values = [self.argument(p, a) for p, a in zip(parameters, arguments, strict=False) if p is not None]
+        reader = self.inner if self.inner is not None and function.is_aggregate else self
+        values = [reader.argument(p, a) for p, a in zip(parameters, arguments, strict=False) if p is not None]
         self.activation = outer
         return function.build(self, *values)
 
     def argument(self, parameter: inspect.Parameter, tree: exp.Expression) -> Any:
         """One argument of a function, read as the function's signature says."""
-        kind = str(parameter.annotation).rpartition(".")[2].rstrip("'>")
+        kind = str(parameter.annotation).removesuffix(" | None").rpartition(".")[2].rstrip("'>")
         if kind == "Node":
             return self.bind(tree)
         if kind == "int":
@@ -318,9 +355,7 @@ class ExpressionBinder:
         self.activation = outer
         for name in layer.arguments[len(given) :]:
             scope[name] = ops.constant(layer.defaults[name])
-        inner = ExpressionBinder(
-            layer.expression.place, scope, rows=self.rows, in_loss=self.in_loss, weight=self.weight
-        )
+        inner = ExpressionBinder(layer.expression.place, scope, fold=self.fold, weight=self.weight, nulls=self.nulls)
         try:
             return inner.dispatch(layer.expression.tree)
         except ProgrammingError as problem:  # the culprit is the call, not the layer's own text
@@ -345,11 +380,6 @@ def number_of(node: Node) -> float | None:
         return float(scalar.evaluate(node.expression, dict(zip(node.names(), known, strict=True))))
     except (ArithmeticError, ValueError):
         return None
-
-
-def negated(x: Node) -> Node:
-    """-x, at once if x is a number."""
-    return Constant(tuple(-v for v in x.values), x.element, x.shape) if isinstance(x, Constant) else ops.Negate(x)
 
 
 def bind_expression(expression: Expression, scope: Mapping[str, Node], **options: Any) -> Node:

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NewType, Protocol
 
-from ..types import UNIT, Dim, RowSet, Shape, TypeProblem, category
+from ..types import FLOAT, UNIT, Dim, RowSet, Shape, Type, TypeProblem, category
 from . import ops
 from .node import OPERATORS, Node
+from .nulls import Nulls
 from .ops import (
     Argmax,
     Cast,
@@ -29,7 +31,9 @@ from .ops import (
     Min,
     Minimum,
     Parameter,
+    Positions,
     Reshape,
+    Segment,
     Slice,
     Sum,
     Transpose,
@@ -39,6 +43,39 @@ from .ops.contract import ROW
 
 Size = NewType("Size", object)
 ColumnName = NewType("ColumnName", str)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Where aggregates fold rows to: one number for all of ``rows``, or one a group where ``groups`` says which."""
+
+    rows: RowSet
+    groups: Positions | None = None
+
+    def sum(self, x: Node) -> Node:
+        """The sum of a value a row."""
+        return Sum(x, True) if self.groups is None else Segment(x, self.groups, self.groups.over)
+
+    def max(self, x: Node) -> Node:
+        """The largest of a value a row."""
+        return Max(x, True) if self.groups is None else ops.SegmentMax(x, self.groups, self.groups.over)
+
+    def min(self, x: Node) -> Node:
+        """The smallest of a value a row."""
+        return Min(x, True) if self.groups is None else ops.SegmentMin(x, self.groups, self.groups.over)
+
+    def count(self) -> Node:
+        """The number of rows."""
+        if self.groups is None:
+            return Count(self.rows)
+        return self.sum(ops.broadcast(ops.one(), Type(self.rows, FLOAT)))
+
+    def mean(self, x: Node) -> Node:
+        """The average of a value a row."""
+        if self.groups is None:
+            return ops.mean(x)
+        count = self.sum(ops.broadcast(ops.like(1, x), Type(self.rows, x.type.element)))
+        return ops.Divide(self.sum(x), Reshape(count, (1,) * x.type.rank) if x.type.rank else count)
 
 
 class Context(Protocol):
@@ -55,15 +92,15 @@ class Context(Protocol):
     def classes(self, column: str) -> Dim:
         """The number of classes of a column."""
 
-    rows: RowSet  # the rows of the model's input
-
     @property
     def activation(self) -> str:
         """The initializer that suits the function around the call: HE or XAVIER."""
 
-    @property
-    def in_loss(self) -> bool:
-        """Whether the call stands in MINIMIZE, where rows may be aggregated."""
+    fold: Fold | None  # where aggregates fold rows to; None where rows may not be aggregated
+    nulls: Nulls  # which values may be NULL
+
+    def there(self, *nodes: Node) -> Node | None:
+        """Where all of the nodes have a value and FILTER holds, as a flag a row; None: in every row."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +111,7 @@ class Function:
     doc: str
     parameters: tuple[inspect.Parameter, ...]
     build: Callable[..., Node]
+    is_aggregate: bool = False
 
     @property
     def usage(self) -> str:
@@ -81,7 +119,7 @@ class Function:
         words = [
             p.name
             + (", ..." if p.kind is p.VAR_POSITIONAL else "")
-            + (f" = {p.default}" if p.default is not p.empty else "")
+            + (f" = {'*' if p.default is None else p.default}" if p.default is not p.empty else "")
             for p in self.parameters
         ]
         return f"{self.name}({', '.join(words) or '*'})"
@@ -90,13 +128,16 @@ class Function:
 FUNCTIONS: dict[str, Function] = {}
 
 
-def function(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Declare a function of the model language; its first parameter is the binder's context."""
+def function(*names: str, aggregate: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Declare a function of the model language; its first parameter is the binder's context.
+
+    An aggregate's arguments are bound over the rows that it folds.
+    """
 
     def declare(build: Callable[..., Any]) -> Callable[..., Any]:
         parameters = tuple(inspect.signature(build).parameters.values())[1:]
         for name in names:
-            FUNCTIONS[name] = Function(name, inspect.cleandoc(build.__doc__ or ""), parameters, build)
+            FUNCTIONS[name] = Function(name, inspect.cleandoc(build.__doc__ or ""), parameters, build, aggregate)
         return build
 
     return declare
@@ -269,50 +310,100 @@ def label(c: Context, scores: Node, column: ColumnName) -> Node:
     return Cast(Argmax(scores), category(column))
 
 
-@function("SUM")
+# -- aggregates over rows ----------------------------------------------------------------------------------------------
+
+
+@function("SUM", aggregate=True)
 def sum_(c: Context, x: Node) -> Node:
     """The sum over all rows."""
-    (x,) = _aggregated(c, "SUM", x)
-    return Sum(x if c.weight is None else ops.Multiply(x, c.weight), True)
+    fold, x, there = _aggregated(c, "SUM", x)
+    x = x if c.weight is None else ops.Multiply(x, c.weight)
+    return _known(c, fold.sum(_where(there, x, 0.0)), there)
 
 
-@function("AVG")
+@function("AVG", aggregate=True)
 def avg(c: Context, x: Node) -> Node:
     """The average over all rows."""
-    (x,) = _aggregated(c, "AVG", x)
-    if c.weight is None:
-        return ops.mean(x)
-    return ops.Divide(Sum(ops.Multiply(x, c.weight), True), Sum(c.weight, True))
+    fold, x, there = _aggregated(c, "AVG", x)
+    if c.weight is None and there is None:
+        return fold.mean(x)
+    weight = c.weight if c.weight is not None else ops.broadcast(ops.like(1, x), x.type.with_(shape=()))
+    weight = _where(there, weight, 0.0)
+    total = fold.sum(ops.Multiply(_where(there, x, 0.0), weight))
+    return _known(c, ops.Divide(total, fold.sum(weight)), there)
 
 
-@function("MAX")
+@function("MAX", aggregate=True)
 def max_(c: Context, x: Node) -> Node:
     """The largest value of all rows."""
-    (x,) = _aggregated(c, "MAX", x)
-    return Max(x, True)
+    fold, x, there = _aggregated(c, "MAX", x)
+    return _known(c, fold.max(_where(there, x, -math.inf)), there)
 
 
-@function("MIN")
+@function("MIN", aggregate=True)
 def min_(c: Context, x: Node) -> Node:
     """The smallest value of all rows."""
-    (x,) = _aggregated(c, "MIN", x)
-    return Min(x, True)
+    fold, x, there = _aggregated(c, "MIN", x)
+    return _known(c, fold.min(_where(there, x, math.inf)), there)
 
 
-def _aggregated(c: Context, name: str, x: Node) -> tuple[Node, ...]:
-    if not c.in_loss:
+@function("COUNT", aggregate=True)
+def count(c: Context, x: Node | None = None) -> Node:
+    """The number of rows: COUNT(*). COUNT(x) counts those where x is not NULL."""
+    if c.fold is None:
+        raise TypeProblem("COUNT over rows may stand in MINIMIZE only")
+    there = c.there(x) if x is not None else c.there()
+    if there is None:
+        return c.fold.count()
+    return c.fold.sum(ops.cast(there, FLOAT))
+
+
+def _aggregated(c: Context, name: str, x: Node) -> tuple[Fold, Node, Node | None]:
+    """Where an aggregate folds, its argument with a value a row, and where there is one (None: in every row)."""
+    if c.fold is None:
         within = "MEAN_OF" if name == "AVG" else f"{name}_OF"
         raise TypeProblem(f"{name} over rows may stand in MINIMIZE only", hint=f"{within} folds the numbers of one row")
-    if x.type.rows == UNIT and c.rows != UNIT:
-        x = ops.broadcast(x, x.type.with_(rows=c.rows))  # every row has the same value, as in SQL
+    there = c.there(x)
+    if x.type.rows == UNIT and c.fold.rows != UNIT:
+        x = ops.broadcast(x, x.type.with_(rows=c.fold.rows))  # every row has the same value, as in SQL
     if x.type.rows == UNIT:
         raise TypeProblem(f"{name} needs a value that has rows")
-    return c.number(x)
+    (x,) = c.number(x)
+    return c.fold, x, there
 
 
-@function("COUNT")
-def count(c: Context) -> Node:
-    """The number of rows: COUNT(*)."""
-    if not c.in_loss:
-        raise TypeProblem("COUNT over rows may stand in MINIMIZE only")
-    return Count(c.rows)
+def _where(there: Node | None, x: Node, other: float) -> Node:
+    """x where it is there, else a number that does not count."""
+    if there is None:
+        return x
+    if x.type.rank:
+        there = Reshape(there, (1,) * x.type.rank)
+    return ops.Where(there, x, ops.like(other, x))
+
+
+def _known(c: Context, result: Node, there: Node | None) -> Node:
+    """The result of an aggregate; that of a group in which no row has a value is NULL."""
+    if there is None or c.fold is None or c.fold.groups is None:
+        return result
+    some = ops.Greater(c.fold.sum(ops.cast(there, FLOAT)), ops.constant(0))
+    return c.nulls.declare(result, some)
+
+
+@function("COALESCE", "IFNULL")
+def coalesce(c: Context, *x: Node) -> Node:
+    """The first of its arguments that is not NULL."""
+    *first, out = c.number(*x)
+    flag = c.nulls.flag(out)
+    for value in reversed(first):
+        there = c.nulls.flag(value)
+        if there is None:
+            out, flag = value, None
+            continue
+        shaped = Reshape(there, (1,) * value.type.rank) if value.type.rank else there
+        out = ops.Where(shaped, value, out)
+        flag = None if flag is None else ops.Or(there, flag)
+        c.nulls.declare(out, flag)
+    return out
+
+
+AGGREGATES = frozenset(name for name, f in FUNCTIONS.items() if f.is_aggregate)

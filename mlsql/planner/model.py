@@ -10,6 +10,7 @@ from ..errors import Place
 from ..types import Dim, RowSet, Symbol
 from .node import Node
 from .ops import Column, Parameter
+from .skeleton import Skeleton
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,10 @@ class Model:
 
     ``columns`` are its outputs in the order of the select; ``prediction`` names the one that PREDICT returns.
     ``loss`` is None for a model without MINIMIZE. ``categories`` are the columns whose classes come from data.
+
+    A model over several relations has a ``skeleton``: the joins and groups that DuckDB computes before anything is
+    learned. Its inputs are named ``relation.column``. ``flags`` say in which rows an output is not NULL, ``keys`` are
+    outputs that are no numbers, by the text of their column, and ``outputs`` has all of them in order.
     """
 
     name: str
@@ -102,6 +107,11 @@ class Model:
     weight_columns: Mapping[str, Column] = field(default_factory=dict)  # what WEIGHT BY alone reads
     index_checks: tuple[IndexCheck, ...] = ()
     names: Mapping[Node, str] = field(default_factory=dict)
+    skeleton: Skeleton | None = None
+    data: Mapping[Column, DataColumn] = field(default_factory=dict)
+    flags: Mapping[str, Node] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
 
     @property
     def symbols(self) -> list[Symbol]:

@@ -41,7 +41,7 @@ from .map import (
     cast,
     like,
 )
-from .reduce import Argmax, Broadcast, LogSumExp, Max, Min, Softmax, Sum, broadcast, mean, one, sum_to
+from .reduce import Argmax, Broadcast, LogSumExp, Max, Min, Reduce, Softmax, Sum, broadcast, mean, one, sum_to
 from .shape import Concat, Pad, Reshape, Slice, Transpose, drop_axis, int_size, stack
 from .take import Pick, Place, Segment, Take
 
@@ -87,6 +87,7 @@ __all__ = [
     "Place",
     "Positions",
     "Power",
+    "Reduce",
     "Reshape",
     "Segment",
     "Sigmoid",

@@ -1,0 +1,47 @@
+"""NULL in plans. A tensor is never NULL; a value that may be missing has a flag beside it that says where it is there.
+
+SQL's rules hold: arithmetic with NULL is NULL, aggregates skip NULL, COALESCE fills it, a row that a left join found no
+match for is NULL on that side. A place without a value holds some number all the same, which nothing may read.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+
+from .node import Node
+from .ops import And, Reduce, Segment, Take
+
+
+class Nulls:
+    """Which nodes of a model may be NULL, and the flag (a BOOLEAN a row) that says where they are not."""
+
+    def __init__(self) -> None:
+        self.declared: dict[Node, Node | None] = {}
+        self.found: dict[Node, Node | None] = {}
+
+    def declare(self, node: Node, flag: Node | None) -> Node:
+        """Say where a node has a value; None: everywhere, whatever it was made from."""
+        self.declared[node] = flag
+        self.found.clear()
+        return node
+
+    def flag(self, node: Node) -> Node | None:
+        """Where a node has a value; None: everywhere."""
+        if node not in self.found:
+            self.found[node] = self.declared[node] if node in self.declared else self._derived(node)
+        return self.found[node]
+
+    def _derived(self, node: Node) -> Node | None:
+        if isinstance(node, Segment) or (isinstance(node, Reduce) and node.rows):
+            return None  # an aggregate has skipped what is missing
+        if isinstance(node, Take):
+            there = self.flag(node.x)
+            return both([None if there is None else Take(there, node.index), self.flag(node.index)])
+        return both(self.flag(n) for n in node.inputs)
+
+
+def both(flags: Iterable[Node | None]) -> Node | None:
+    """Where all of the flags hold."""
+    given = list(dict.fromkeys(f for f in flags if f is not None))
+    return functools.reduce(And, given) if given else None

@@ -1,0 +1,105 @@
+"""What a name can mean while a query is bound: columns with their tensors and their SQL, relations, FROM clauses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from ..types import UNIT, RowSet
+from .node import Node
+from .ops import Take
+from .skeleton import Join, Joined, Text, at
+
+
+@dataclass(frozen=True)
+class Value:
+    """A column of a relation.
+
+    ``node`` is its tensor, None for what is no number; ``text`` asks for its column text, None where a parameter
+    reaches it. ``declared`` is the column of INPUT or TARGET that it is, unchanged (relation and name).
+    """
+
+    name: str
+    node: Node | None
+    text: Text | None
+    type_text: str = ""
+    declared: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A row set and its columns.
+
+    ``origins`` says for each of the model's own relations from which of its rows each row stems: an index, or None
+    where the row set is that relation's. A relation that plays two parts in a join has no origin after it.
+    """
+
+    rows: RowSet
+    values: tuple[Value, ...]
+    origins: Mapping[str, Node | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One relation of a FROM clause, under its alias, and its side in the join (None: there is nothing to join)."""
+
+    alias: str
+    relation: Relation
+    side: Joined | None = None
+
+    def index(self) -> Node | None:
+        """The positions of its rows; None where the rows are its own."""
+        return self.side.positions if self.side else None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What stands after FROM: sources joined to one row set. ``shared`` are the columns that USING made one."""
+
+    rows: RowSet
+    sources: tuple[Source, ...]
+    join: Join | None = None
+    shared: frozenset[str] = frozenset()
+
+    def values(self) -> Iterator[tuple[str, Value]]:
+        """Every column over the rows of the frame, with the alias of its source."""
+        for source in self.sources:
+            for value in source.relation.values:
+                yield source.alias, self.taken(source, value)
+
+    def taken(self, source: Source, value: Value) -> Value:
+        """A source's column over the rows of the frame."""
+        side, join = source.side, self.join
+        if side is None or join is None:
+            return value
+        node, text = value.node, value.text
+        if node is not None and node.type.rows != UNIT:
+            node = Take(node, side.positions)
+        if text is not None:
+            inner, alias = text, side.alias
+            text = lambda: join.export(at(inner(), alias))  # noqa: E731
+        return replace(value, node=node, text=text)
+
+    def by_name(self) -> tuple[dict[str, Value], set[str]]:
+        """Columns by lower-case name, alone and behind their alias, and the names that would be a guess."""
+        found: dict[str, Value] = {}
+        unclear: set[str] = set()
+        for alias, value in self.values():
+            name = value.name.lower()
+            found.setdefault(f"{alias.lower()}.{name}", value)
+            if name in found and name not in self.shared:
+                unclear.add(name)
+            found.setdefault(name, value)
+        return found, unclear
+
+    def origins(self) -> dict[str, Node | None]:
+        """From which rows of the model's own relations the rows of the frame stem."""
+        found: dict[str, Node | None] = {}
+        twice: set[str] = set()
+        for source in self.sources:
+            for name, origin in source.relation.origins.items():
+                if name in found:
+                    twice.add(name)
+                index = source.index()
+                found[name] = origin if index is None else index if origin is None else Take(origin, index)
+        return {name: origin for name, origin in found.items() if name not in twice}
