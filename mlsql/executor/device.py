@@ -69,6 +69,27 @@ def erf(x: Array, out: Array, dtype: str | None = None) -> None:
     special_erf(x, out, dtype=dtype)
 
 
+def group_members(groups: Array, count: int) -> Any:
+    """Where the members of each group start, and the members; compiled code, loaded when a plan first needs it."""
+    from . import sampling
+
+    return sampling.group_members(groups, count)
+
+
+def group_sample(*arguments: Any) -> None:
+    """A sample of the members of each group of a batch."""
+    from . import sampling
+
+    sampling.group_sample(*arguments)
+
+
+def sample_there(*arguments: Any) -> None:
+    """Which slots of the sample hold a member."""
+    from . import sampling
+
+    sampling.sample_there(*arguments)
+
+
 def on_number(ufunc: Any) -> Callable[..., float]:
     """A function on plain numbers that gives infinity or NaN where ``math`` would raise: one rule for both."""
     return lambda *numbers: ufunc(*map(np.float64, numbers)).item()
@@ -87,8 +108,9 @@ def namespace() -> dict[str, Any]:
     """What generated code is run in: ufuncs under their NumPy names, and the helpers above."""
     names: dict[str, Any] = {name: getattr(np, name) for name in UFUNCS}
     names.update(abs=np.absolute, matmul=np.matmul, copyto=np.copyto, arange=np.arange, empty=np.empty)
+    names.update(floor_divide=np.floor_divide)
     names.update({f"number_{name}": function for name, function in FUNCTIONS.items()})
     names.update({f"number_{name}": on_number(getattr(np, name)) for name in PARTIAL})
-    for helper in (array, fill, cast, where, einsum, place_parts, erf):
+    for helper in (array, fill, cast, where, einsum, place_parts, erf, group_members, group_sample, sample_there):
         names[helper.__name__] = helper
     return names

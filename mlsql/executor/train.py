@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,14 @@ class LoopPlan:
     spans: Mapping[Parameter, tuple[State, int, int]]
     step: Counter
     names: Mapping[Node, str] = field(default_factory=dict)
+    multiples: Mapping[RowSet, int] = field(default_factory=dict)  # row sets with so many rows a row of the batch
+
+    def row_counts(self, row_sets: Iterable[RowSet], batch_rows: int) -> dict[RowSet, int]:
+        """The rows of each row set in a step over so many rows."""
+        found = {}
+        for r in row_sets:
+            found[r] = batch_rows * self.multiples.get(r, 1) if r == self.batch or r in self.multiples else r.rows or 1
+        return found
 
     def generated(self) -> tuple[Any, dict[Column, Node]]:
         """The step's program, and the plans of what is computed once before the loop."""
@@ -173,7 +181,8 @@ class Trainer:
             plan = Plan({c.name: n for c, n in fixed.items()})
             read = [n for n in walk(plan.outputs.values()) if isinstance(n, (Column, Positions, Parameter))]
             leaves: dict[Node, Array] = {n: self.column(n) for n in read}
-            values = evaluate(plan, leaves, {self.plan.table: self.table_rows})
+            row_sets = {r for n in walk(plan.outputs.values()) for r in n.row_sets()}
+            values = evaluate(plan, leaves, self.plan.row_counts(row_sets, self.table_rows))
             self.fixed = {c: values[c.name] for c in fixed}
         return Executable(program)
 
@@ -189,7 +198,8 @@ class Trainer:
                 leaf: self.states[leaf] if isinstance(leaf, State) else self.column(leaf)
                 for leaf in self.executable.program.arrays
             }
-            self.frames[rows] = self.executable.bind(arrays, {self.plan.table: self.table_rows, self.plan.batch: rows})
+            counts = self.plan.row_counts(self.executable.program.row_counts, rows)
+            self.frames[rows] = self.executable.bind(arrays, counts)
         return self.frames[rows]
 
     def batches(self) -> Iterator[tuple[Any, ...]]:

@@ -21,7 +21,7 @@ from .ops import Column, Parameter, Pick, Take, cast
 from .ops import Place as PlaceNode
 from .query import QueryBinder
 from .relations import Frame, Relation, Value
-from .skeleton import TABLE, Skeleton, Text, quoted
+from .skeleton import TABLE, Skeleton, Text, quoted, rows_symbol
 
 INPUT = RowSet("input")
 NESTED = re.compile(r"STRUCT|MAP|UNION|\[", re.IGNORECASE)
@@ -86,22 +86,27 @@ class _ModelBinder:
 
     def input_column(self, d: ColumnDeclaration) -> Column:
         assert d.element is not None
-        return self.leaf(Column(key_of(d), rows_of(d), d.element, d.shape), "{0}", d)
+        return self.leaf(Column(key_of(d), self.rows_of(d), d.element, d.shape), "{0}", d)
 
     def target_column(self, d: ColumnDeclaration) -> Column:
         if d.element is None and NESTED.search(d.type_text):
             raise ProgrammingError(f"{d.type_text} cannot be a TARGET: a class label is a single value", place=d.place)
         if d.name in self.categories:
-            return self.nullable(Column(key_of(d), rows_of(d), category(d.name)), d)
+            return self.nullable(Column(key_of(d), self.rows_of(d), category(d.name)), d)
         assert d.element is not None
-        return self.nullable(Column(key_of(d), rows_of(d), d.element, d.shape), d)
+        return self.nullable(Column(key_of(d), self.rows_of(d), d.element, d.shape), d)
+
+    def rows_of(self, d: ColumnDeclaration) -> RowSet:
+        """The row set of a declared column."""
+        return self.row_set(d.relation or INPUT.name)
 
     def nullable(self, column: Column, d: ColumnDeclaration) -> Column:
         """A target of a model over relations may be NULL where it is not known: its loss is then NULL, too."""
         if not self.is_relational:
             return self.leaf(column, "{0}", d)
         known = self.leaf(Column(f"{column.name} known", column.rows, BOOLEAN), "{0} IS NOT NULL", d)
-        self.nulls.declare(column, known)
+        if not self.knows(known.name):
+            self.nulls.declare(column, known)
         filler = "{0}" if column.element.kind == "category" or column.shape else "coalesce({0}, 0)"
         return self.leaf(column, filler, d)
 
@@ -165,7 +170,7 @@ class _ModelBinder:
             for d in self.statement.inputs
             if (d.relation or INPUT.name) == found
         ]
-        return Relation(RowSet(found), tuple(values), {found: None})
+        return Relation(self.row_set(found), tuple(values), {found: None})
 
     def key_text(self, relation: str, column: str) -> Text:
         """The column text of a declared column; who asks for it makes it one that is read as a key."""
@@ -209,6 +214,14 @@ class _ModelBinder:
         if relation.rows != UNIT or len(relation.values) != 1 or relation.values[0].node is None:
             raise binder.problem(tree, "a query in place of a value must give one number", "SELECT AVG(x) FROM ...")
         return relation.values[0].node
+
+    def row_set(self, name: str) -> RowSet:
+        """The row set of a name, with its number of rows once data has told it."""
+        return RowSet(name, self.sizes.get(rows_symbol(name)))
+
+    def knows(self, fact: str) -> bool:
+        """Whether data has told that something always holds."""
+        return Symbol(fact) in self.sizes
 
     def name_node(self, node: Node, name: str) -> None:
         """Remember what a reader of the statement calls a node."""
@@ -300,11 +313,12 @@ class _ModelBinder:
             | {d.name: d.type_text for d in self.statement.target},
             index_checks=self.find_index_checks([*columns.values(), *([loss] if loss is not None else [])]),
             names=self.names,
-            skeleton=Skeleton({r: RowSet(r) for r in self.relation_names()}, tuple(binder.steps), self.keys),
+            skeleton=Skeleton({r: self.row_set(r) for r in self.relation_names()}, tuple(binder.steps), self.keys),
             data=self.data,
             flags=flags,
             keys=keys,
             outputs=tuple(v.name for v in relation.values),
+            scalars=frozenset(binder.scalars),
         )
 
     def loss_scope(self, relation: Relation, frame: Frame | None, columns: Mapping[str, Node]) -> dict[str, Node]:
@@ -451,11 +465,6 @@ class _ModelBinder:
 def key_of(d: ColumnDeclaration) -> str:
     """The name of a declared column in plans: ``relation.column`` where relations have names."""
     return f"{d.relation}.{d.name}" if d.relation else d.name
-
-
-def rows_of(d: ColumnDeclaration) -> RowSet:
-    """The row set of a declared column."""
-    return RowSet(d.relation) if d.relation else INPUT
 
 
 def taken_from(node: Node) -> Node:

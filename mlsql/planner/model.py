@@ -112,6 +112,7 @@ class Model:
     flags: Mapping[str, Node] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
+    scalars: frozenset[Node] = frozenset()  # values of whole relations, whatever rows they are put beside
 
     @property
     def symbols(self) -> list[Symbol]:

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform
 
 from ..errors import InternalError
-from ..types import UNIT, Type
+from ..types import UNIT, RowSet, Type
 
 
 class Emitter(Protocol):
@@ -31,6 +31,9 @@ class Emitter(Protocol):
 
     def copy(self, source: str, out: str) -> None:
         """Copy one array to another of the same type, unless they are the same memory."""
+
+    def rows(self, rows: RowSet) -> str:
+        """The text of the number of rows of a row set."""
 
     def view(self, array: str, expression: str) -> str:
         """The name of ``array`` seen through ``expression``, such as ``.reshape(n, 1)`` or ``.T``."""
@@ -177,6 +180,10 @@ class Node(metaclass=Interned):
             for k, v in plain.items()
             if not isinstance(v, Node) and not (isinstance(v, tuple) and any(isinstance(x, Node) for x in v))
         }
+
+    def row_sets(self) -> set[RowSet]:
+        """The row sets that the node's type and fields name."""
+        return {self.type.rows} | {v for v in self.attributes().values() if isinstance(v, RowSet)}
 
     def __repr__(self) -> str:
         details = ", ".join([*(f"{k}={v}" for k, v in self.attributes().items()), *(repr(n) for n in self.inputs)])

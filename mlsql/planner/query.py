@@ -54,6 +54,12 @@ class Host(Protocol):
     def name_node(self, node: Node, name: str) -> None:
         """Remember what a reader of the statement calls a node."""
 
+    def row_set(self, name: str) -> RowSet:
+        """The row set of a name, with its number of rows once data has told it."""
+
+    def knows(self, fact: str) -> bool:
+        """Whether data has told that something always holds."""
+
 
 @dataclass(frozen=True)
 class Scope:
@@ -70,6 +76,7 @@ class QueryBinder:
     def __init__(self, host: Host, place: Place) -> None:
         self.host, self.place_of_all = host, place
         self.steps: list[Step] = []
+        self.scalars: set[Node] = set()  # values of whole relations, whatever rows they are put beside
         self.known: Mapping[str, Relation] = {}  # the CTEs that a query in brackets may read
         self.counts: dict[str, int] = {}
         self.helper = ExpressionBinder(place, {})
@@ -112,10 +119,10 @@ class QueryBinder:
         group = tree.args.get("group")
         if group is not None:
             return self.grouped(tree, frame, scope, self.group_keys(group, tree)), frame
-        if any(self.is_aggregate(item) for item in tree.expressions):
+        if any(map(self.is_aggregate, tree.expressions)):
             return self.folded(tree, frame, scope), frame
         values = self.columns(tree, frame, scope, self.binder(tree, scope))
-        relation = Relation(frame.rows, tuple(values), frame.origins())
+        relation = Relation(frame.rows, tuple(values), frame.origins(), frame.table)
         if tree.args.get("distinct"):
             return self.distinct(tree, relation), frame
         return relation, frame
@@ -178,10 +185,12 @@ class QueryBinder:
         ctes: Mapping[str, Relation],
     ) -> Frame:
         """The join of the sources: a step of the skeleton, whose rows have a position on every side."""
-        rows = self.fresh("joined" if joins else "filtered")
+        table = self.fresh("joined" if joins else "filtered")
+        first = sources[0].relation.rows
+        rows = first if self.host.knows(f"{table.name} is its first side") else table
         optional = self.optional_sides(joins)
-        sides = [self.side(rows, i, s, i in optional) for i, s in enumerate(sources)]
-        step = Join(rows, self.place(tree.args["from_"]), sides=tuple(s for s in sides if s))
+        sides = [self.side(table, rows, i, s, i in optional) for i, s in enumerate(sources)]
+        step = Join(table, self.place(tree.args["from_"]), sides=tuple(s for s in sides if s))
         aliased = [replace(s, side=side) for s, side in zip(sources, sides, strict=True)]
         shared: set[str] = set()
         words = [self.from_item(aliased[0])]
@@ -218,14 +227,15 @@ class QueryBinder:
                 optional.update(range(i))
         return optional
 
-    def side(self, rows: RowSet, number: int, source: Source, optional: bool) -> Joined | None:
+    def side(self, table: RowSet, rows: RowSet, number: int, source: Source, optional: bool) -> Joined | None:
         """A source's part in a join; None for a relation of one row, which goes with every row."""
         over = source.relation.rows
         if over == UNIT:
             return None
-        positions = Positions(f"{rows.name}.{source.alias}", rows, over)
-        matched = Column(f"{rows.name}.{source.alias} matched", rows, BOOLEAN) if optional else None
-        return Joined(over, f"s{number}", positions, matched)
+        positions = Positions(f"{table.name}.{source.alias}", rows, over)
+        flag = Column(f"{table.name}.{source.alias} matched", rows, BOOLEAN)
+        matched = flag if optional and not self.host.knows(flag.name) else None
+        return Joined(source.relation.key_rows, f"s{number}", positions, matched, optional)
 
     def from_item(self, source: Source) -> str:
         return f"{table_name(source.side.over)} AS {source.side.alias}" if source.side else ""
@@ -259,16 +269,15 @@ class QueryBinder:
 
     def sides_scope(self, frame: Frame) -> dict[str, Value]:
         """The columns of a join under construction, with texts over the aliases of its sides."""
-        sides = {s.alias: s for s in frame.sources}
         found: dict[str, Value] = {}
         unclear: set[str] = set()
-        for alias, source in sides.items():
+        for source in frame.sources:
             for value in source.relation.values:
                 over_side = value
                 if value.text is not None and source.side is not None:
                     over_side = replace(value, text=self.bound_text(value, source.side.alias))
                 name = value.name.lower()
-                found[f"{alias.lower()}.{name}"] = over_side
+                found[f"{source.alias.lower()}.{name}"] = over_side
                 if name in found and name not in frame.shared:
                     unclear.add(name)
                 found.setdefault(name, over_side)
@@ -307,7 +316,8 @@ class QueryBinder:
         if len(relation.values) != 1 or relation.values[0].text is None:
             raise self.problem(tree, "IN needs a query of one column that no parameter reaches")
         text = at(relation.values[0].text(), "q")
-        return f"{self.key_sql(tree.this, scope, what, ctes)} IN (SELECT {text} FROM {table_name(relation.rows)} AS q)"
+        wanted = f"SELECT {text} FROM {table_name(relation.key_rows)} AS q"
+        return f"{self.key_sql(tree.this, scope, what, ctes)} IN ({wanted})"
 
     def lookup(self, tree: exp.Column, scope: Mapping[str, Value]) -> Value:
         name = ".".join(p.name for p in tree.parts)
@@ -331,8 +341,8 @@ class QueryBinder:
             if group.args.get(part):
                 raise NotSupportedError(f"{part.upper()} cannot stand in a model", place=self.place(group))
         if group.args.get("all"):
-            return [item.unalias() for item in tree.expressions if not self.is_aggregate(item)]
-        by_alias = {item.alias.lower(): item.unalias() for item in tree.expressions if item.alias}
+            return [unaliased(item) for item in tree.expressions if not self.is_aggregate(item)]
+        by_alias = {item.alias.lower(): unaliased(item) for item in tree.expressions if item.alias}
         keys: list[exp.Expression] = []
         for key in group.expressions:
             if isinstance(key, exp.Literal) and not key.is_string:
@@ -375,8 +385,8 @@ class QueryBinder:
         if frame.rows == UNIT:
             raise self.problem(tree, "there are no rows to group")
         rows = self.fresh("grouped")
-        positions = Positions(f"{frame.rows.name} in {rows.name}", frame.rows, rows)
-        step = Group(rows, self.place(tree.args.get("group") or tree), over=frame.rows, positions=positions)
+        positions = Positions(f"{frame.table.name} in {rows.name}", frame.rows, rows)
+        step = Group(rows, self.place(tree.args.get("group") or tree), over=frame.table, positions=positions)
         values = []
         for key in keys:
             text = self.key_sql(key, scope.values, "GROUP BY", {})
@@ -409,16 +419,18 @@ class QueryBinder:
     def folded(self, tree: exp.Select, frame: Frame, scope: Scope) -> Relation:
         """Aggregates without GROUP BY: one row, which goes with every row that it is put beside."""
         inner = self.binder(tree, scope)
-        hidden = {n: f'"{n}" stands outside of an aggregate, and there is no GROUP BY' for n in scope.values}
-        none = Scope({}, {}, hidden)
+        message = '"{}" stands outside of an aggregate, and there is no GROUP BY'
+        none = Scope({}, {}, {n: message.format(n) for n in scope.values})
         outer = self.binder(tree, none, fold=Fold(frame.rows), inner=inner)
-        return Relation(UNIT, tuple(self.columns(tree, frame, none, outer)))
+        values = self.columns(tree, frame, none, outer)
+        self.scalars |= {v.node for v in values if v.node is not None}
+        return Relation(UNIT, tuple(values))
 
     def distinct(self, tree: exp.Select, relation: Relation) -> Relation:
         """The distinct rows of keys: groups without aggregates."""
         rows = self.fresh("distinct")
-        positions = Positions(f"{relation.rows.name} in {rows.name}", relation.rows, rows)
-        step = Group(rows, self.place(tree), over=relation.rows, positions=positions)
+        positions = Positions(f"{relation.key_rows.name} in {rows.name}", relation.rows, rows)
+        step = Group(rows, self.place(tree), over=relation.key_rows, positions=positions)
         values = []
         for value in relation.values:
             if value.text is None:
@@ -442,7 +454,7 @@ class QueryBinder:
             raise NotSupportedError("UNION ALL needs sides with rows", place=self.place(tree))
         rows = self.fresh("union")
         positions = tuple(Positions(f"{rows.name}.{i}", side.rows, rows) for i, side in enumerate(sides))
-        step = Union(rows, self.place(tree), parts=(sides[0].rows, sides[1].rows), positions=positions)
+        step = Union(rows, self.place(tree), parts=(sides[0].key_rows, sides[1].key_rows), positions=positions)
         pairs = zip(sides[0].values, sides[1].values, strict=True)
         values = tuple(self.united(step, left, right, tree) for left, right in pairs)
         self.steps.append(step)
@@ -514,7 +526,7 @@ class QueryBinder:
 
     def column(self, item: exp.Expression, scope: Scope, binder: ExpressionBinder, position: int) -> Value:
         """One column of a select: a tensor, a key, or both."""
-        tree: exp.Expression = item.unalias()
+        tree = unaliased(item)
         name = item.alias_or_name or (str(tree.this).lower() if isinstance(tree, exp.Anonymous) else "")
         name = name or f"column_{position + 1}"
         same = scope.values.get(tree.sql()) if not isinstance(tree, exp.Column) else None
@@ -561,14 +573,15 @@ class QueryBinder:
 
     def is_aggregate(self, tree: exp.Expression) -> bool:
         """Whether an expression folds rows."""
-        return any(str(call.this).upper() in AGGREGATES for call in tree.find_all(exp.Anonymous))
+        calls = tree.walk(prune=lambda n: isinstance(n, exp.Subquery))
+        return any(isinstance(c, exp.Anonymous) and str(c.this).upper() in AGGREGATES for c in calls)
 
     # -- places and names ----------------------------------------------------------------------------------------------
 
     def fresh(self, name: str) -> RowSet:
         """A new row set."""
         count = self.counts[name] = self.counts.get(name, 0) + 1
-        return RowSet(f"{name}_{count}")
+        return self.host.row_set(f"{name}_{count}")
 
     def place(self, tree: exp.Expression) -> Place:
         return self.helper.place(tree)
@@ -581,3 +594,8 @@ def renamed(relation: Relation, names: list[str]) -> Relation:
     """A relation whose first columns have other names: ``WITH t (a, b) AS ...``."""
     values = [replace(v, name=n) for v, n in zip(relation.values, names, strict=False)]
     return replace(relation, values=(*values, *relation.values[len(values) :]))
+
+
+def unaliased(item: exp.Expression) -> exp.Expression:
+    """A select's item without its name."""
+    return item.this if isinstance(item, exp.Alias) else item

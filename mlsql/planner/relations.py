@@ -31,12 +31,19 @@ class Relation:
     """A row set and its columns.
 
     ``origins`` says for each of the model's own relations from which of its rows each row stems: an index, or None
-    where the row set is that relation's. A relation that plays two parts in a join has no origin after it.
+    where the row set is that relation's. A relation that plays two parts in a join has no origin after it. ``table``
+    is the row set of the skeleton's table, where that has the same rows under another name.
     """
 
     rows: RowSet
     values: tuple[Value, ...]
     origins: Mapping[str, Node | None] = field(default_factory=dict)
+    table: RowSet | None = None
+
+    @property
+    def key_rows(self) -> RowSet:
+        """The row set whose table the columns' texts are about."""
+        return self.table or self.rows
 
 
 @dataclass(frozen=True)
@@ -47,19 +54,35 @@ class Source:
     relation: Relation
     side: Joined | None = None
 
-    def index(self) -> Node | None:
-        """The positions of its rows; None where the rows are its own."""
-        return self.side.positions if self.side else None
-
 
 @dataclass(frozen=True)
 class Frame:
-    """What stands after FROM: sources joined to one row set. ``shared`` are the columns that USING made one."""
+    """What stands after FROM: sources joined to one row set. ``shared`` are the columns that USING made one.
+
+    A join in which every row of the first source has one partner has that source's rows: then ``rows`` are those, and
+    the first source's columns are read without positions.
+    """
 
     rows: RowSet
     sources: tuple[Source, ...]
     join: Join | None = None
     shared: frozenset[str] = frozenset()
+
+    @property
+    def table(self) -> RowSet:
+        """The row set whose table the columns' texts are about."""
+        return self.join.rows if self.join else next((s.relation.key_rows for s in self.with_rows()), UNIT)
+
+    def with_rows(self) -> list[Source]:
+        """The sources that have more than one row."""
+        return [s for s in self.sources if s.relation.rows != UNIT]
+
+    def index(self, source: Source) -> Node | None:
+        """The positions of the source's rows; None where the frame's rows are its own."""
+        if source.side is None or source.relation.rows == UNIT:
+            return None
+        is_same = self.join is not None and self.rows != self.join.rows and source.side is self.join.sides[0]
+        return None if is_same else source.side.positions
 
     def values(self) -> Iterator[tuple[str, Value]]:
         """Every column over the rows of the frame, with the alias of its source."""
@@ -73,8 +96,9 @@ class Frame:
         if side is None or join is None:
             return value
         node, text = value.node, value.text
-        if node is not None and node.type.rows != UNIT:
-            node = Take(node, side.positions)
+        index = self.index(source)
+        if node is not None and node.type.rows != UNIT and index is not None:
+            node = Take(node, index)
         if text is not None:
             inner, alias = text, side.alias
             text = lambda: join.export(at(inner(), alias))  # noqa: E731
@@ -100,6 +124,6 @@ class Frame:
             for name, origin in source.relation.origins.items():
                 if name in found:
                     twice.add(name)
-                index = source.index()
+                index = self.index(source)
                 found[name] = origin if index is None else index if origin is None else Take(origin, index)
         return {name: origin for name, origin in found.items() if name not in twice}

@@ -13,11 +13,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ..errors import Place
-from ..types import RowSet
+from ..types import RowSet, Symbol
 from .ops import Column, Positions
 
 TABLE = "\0"  # no name and no text of a statement holds it
 ROW = '"#"'
+
+
+def rows_symbol(name: str) -> Symbol:
+    """The number of rows of a row set, before the data is seen."""
+    return Symbol(f"rows of {name}")
 
 
 def table_name(rows: RowSet) -> str:
@@ -59,13 +64,15 @@ class Step:
 class Joined:
     """One side of a join: its row set, its alias in the SQL, and the positions of its rows.
 
-    ``matched`` says which rows of the join have one; None where all have, as in an inner join.
+    ``matched`` says which rows of the join have one; None where all have, as in an inner join. ``optional`` is whether
+    the join allows for rows without one.
     """
 
     over: RowSet
     alias: str
     positions: Positions
     matched: Column | None = None
+    optional: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+import pyarrow as pa
+
 from ..errors import InternalError, ProgrammingError
 from ..executor.catalog import Catalog
 from ..executor.results import Rows
@@ -43,6 +45,7 @@ class Session:
         self.models = Models(self.catalog)
         self.progress = progress
         self.null_prediction = False
+        self.held: list[str] = []  # tables that the last statement reads under private names
         self.number = next(NUMBERS)  # DuckDB's functions belong to all connections of a database
 
     def statements(self, text: str, parameters: Any = None, *, apart: bool = False) -> Iterator[Statement]:
@@ -53,8 +56,22 @@ class Session:
             raise ProgrammingError("the statement is not valid Unicode text") from None
         return split(text, parameters, apart=apart)
 
+    def hold(self, table: pa.Table) -> str:
+        """A private name under which this session's statement, and no later one, can read a table."""
+        name = f"mlsql table {self.number}.{len(self.held) + 1}"
+        self.storage.register(name, table)
+        self.held.append(name)
+        return name
+
+    def release(self) -> None:
+        """Forget the tables of the statement before."""
+        for name in self.held:
+            self.storage.unregister(name)
+        self.held = []
+
     def run(self, statement: Statement) -> Rows:
         """Run one statement."""
+        self.release()
         from . import create, evaluate, explain, look, predict, train  # noqa: F401  (fills the table)
 
         run = RUNS.get(type(statement))

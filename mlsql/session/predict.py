@@ -120,6 +120,8 @@ class _Rewriter:
         output = asked_for(call, model)
         if not model.inputs:
             return self.constant_call(call, model, version, output)
+        if model.skeleton is not None:
+            return relations_call(self, call, model, version)
         if call.is_table:
             return self.table_call(call, model, version)
         function = predict_function(self.session, call, model, version, output)
@@ -157,7 +159,7 @@ class _Rewriter:
 
     def table_call(self, call: PredictCall, model: Model, version: StoredVersion | None) -> str:
         """PREDICT as a table: the table's columns and the model's."""
-        if len(call.arguments) != 1:
+        if len(call.arguments) != 1:  # of a model over one relation
             raise ProgrammingError("PREDICT as a table takes a model and one table or (query)", place=call.place)
         function = predict_function(self.session, call, model, version, ALL_OUTPUTS)
         source = self.argument(call.arguments[0].place).strip()
@@ -193,6 +195,30 @@ class _Rewriter:
             return literals[0]
         columns = [f"{v} AS {quoted(n)}" for n, v in zip(wanted, literals, strict=True)]
         return f"(SELECT *, {', '.join(columns)} FROM {self.argument(call.arguments[0].place)})"
+
+
+def relations_call(rewriter: _Rewriter, call: PredictCall, model: Model, version: StoredVersion | None) -> str:
+    """PREDICT of a model over several relations: what it gives as a table under a private name.
+
+    Its rows are those of the model's select, and they are computed at once: joins and groups need all rows.
+    """
+    from .relational_predict import predict_relations
+
+    if not call.is_table:
+        relations = ", ".join(f"<table> AS {r}" for r in model.skeleton.relations) if model.skeleton else ""
+        raise ProgrammingError(
+            f'model "{call.model}" reads relations, so PREDICT stands in FROM',
+            place=call.place,
+            hint=f"SELECT * FROM PREDICT({call.model}, {relations})",
+        )
+    values = rewriter.statement.values or {}
+    given = []
+    for a in call.arguments:
+        text = rewriter.argument(a.place)
+        used = {k: v for k, v in values.items() if re.search(rf"\${k}\b", text)}
+        given.append(Query(text, a.place, used, a.name or text.strip().strip('"').rpartition(".")[2]))
+    table = predict_relations(rewriter.session, call, model, version, given)
+    return quoted(rewriter.session.hold(table))
 
 
 def asked_for(call: PredictCall, model: Model) -> str:

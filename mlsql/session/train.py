@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from ..errors import ProgrammingError
 from ..executor.catalog import StoredVersion, TrainingRun
 from ..executor.dataset import Dataset
 from ..executor.device import Array
@@ -13,12 +14,13 @@ from ..executor.initialize import draw
 from ..executor.results import Rows
 from ..executor.train import Diverged, LoopPlan, Outcome, Trainer, validation
 from ..optimizer.stages import optimize, simplify
-from ..parser.statements import Train
+from ..parser.statements import CreateModel, Train
 from ..planner.model import Model, classes_symbol
 from ..planner.node import Node
 from ..planner.plan import Plan
 from ..types import RowSet
 from .core import Session, runs
+from .relational_training import read_training, refuse_class_weight, relational_validator, split
 from .rows import one_row
 from .training_data import check_labels, load_data, split_rows, with_class_weight
 from .training_plan import Settings, batch_leaves, bound, parameter_views, plan_training, read_settings
@@ -33,7 +35,7 @@ class Prepared:
     dataset: Dataset
     classes: Mapping[str, tuple[str, list[str]]]
     train_rows: Array | None  # None: all
-    held_out: Dataset | None
+    validate: Callable[[Mapping[Node, Array]], float] | None
     loop: LoopPlan
     first: Mapping[str, Array]  # where the parameters start
 
@@ -73,6 +75,9 @@ def prepare(session: Session, statement: Train) -> Prepared:
     settings = read_settings(statement)
     model = bound(statement, definition, {})
     warm = None if statement.from_scratch else session.models.version(statement.model)
+    if model.skeleton is not None:
+        return prepare_relations(session, statement, definition, settings, warm)
+    check_single(statement)
     dataset, classes = load_data(session, statement, model, warm.classes if warm else {})
     sizes = {classes_symbol(c): len(values) for c, (_, values) in classes.items()}
     model = bound(statement, definition, sizes)
@@ -83,7 +88,33 @@ def prepare(session: Session, statement: Train) -> Prepared:
     count = dataset.rows if train_rows is None else len(train_rows)
     loop, _ = plan_training(model, settings, dataset.rows, count, subset=train_rows is not None)
     first = first_values(model, warm, settings.seed)
-    return Prepared(model, settings, dataset, classes, train_rows, held_out, loop, first)
+    return Prepared(model, settings, dataset, classes, train_rows, validator(model, held_out, loop), loop, first)
+
+
+def prepare_relations(
+    session: Session, statement: Train, definition: CreateModel, settings: Settings, warm: StoredVersion | None
+) -> Prepared:
+    """The same for a model over several relations."""
+    refuse_class_weight(settings.options, statement)
+    model, rows = read_training(session, statement, definition, warm.classes if warm else {})
+    assert model.rows.rows is not None
+    dataset = Dataset(rows.arrays, model.rows.rows)
+    check_labels(model, dataset, statement.on)
+    kept, held = split(statement, dataset.rows, settings.seed)
+    count = dataset.rows if kept is None else len(kept)
+    loop, _ = plan_training(model, settings, dataset.rows, count, subset=kept is not None)
+    validate = relational_validator(session, statement, definition, model, rows, held, loop)
+    first = first_values(model, warm, settings.seed)
+    return Prepared(model, settings, dataset, rows.classes, kept, validate, loop, first)
+
+
+def check_single(statement: Train) -> None:
+    """A model over one relation is given one, and has no groups to sample."""
+    if statement.others:
+        raise ProgrammingError("the model reads one relation", place=statement.others[0].place)
+    if statement.sample:
+        hint = "SAMPLE is for models with GROUP BY"
+        raise ProgrammingError("there is nothing to sample", place=statement.sample_place, hint=hint)
 
 
 def first_values(model: Model, current: StoredVersion | None, seed: int) -> dict[str, Array]:
@@ -109,7 +140,7 @@ def run(session: Session, statement: Train, prepared: Prepared) -> Outcome:
         shuffle=settings.options["shuffle"],
         seed=settings.seed,
         stop_on_nan=settings.options["on_nan"] == "stop",
-        validate=validator(prepared),
+        validate=prepared.validate,
         progress=session.progress,
         table_rows=prepared.dataset.rows,
     )
@@ -128,17 +159,16 @@ def run(session: Session, statement: Train, prepared: Prepared) -> Outcome:
             session.progress.stop()
 
 
-def validator(prepared: Prepared) -> Callable[[Mapping[Node, Array]], float] | None:
+def validator(model: Model, held_out: Dataset | None, loop: LoopPlan) -> Callable[[Mapping[Node, Array]], float] | None:
     """The loss on the held-out rows as a function of the states."""
-    if prepared.held_out is None:
+    if held_out is None:
         return None
-    model = prepared.model
     assert model.loss is not None
-    rows = RowSet("held_out", prepared.held_out.rows)
+    rows = RowSet("held_out", held_out.rows)
     simplified = simplify(Plan({"loss": model.loss}, model.names)).plan
     plan = simplified.replaced(batch_leaves(model, simplified, rows, rows, None))
-    plan = plan.replaced(parameter_views(prepared.loop))
-    return validation(optimize(plan).plan, rows, prepared.held_out.columns)
+    plan = plan.replaced(parameter_views(loop))
+    return validation(optimize(plan).plan, rows, held_out.columns)
 
 
 # -- records -----------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from ..planner.model import Model
 from ..planner.node import Node, walk
 from ..planner.ops import Column, Count, Counter, Index, State, Take
 from ..planner.plan import Plan
+from ..planner.restrict import Restriction
 from ..types import BOOLEAN, UNIT, RowSet, TypeProblem
 
 DEFAULT_EPOCHS = 10
@@ -36,6 +37,7 @@ class Settings:
     options: Mapping[str, Any]
     limits: Limits
     place: Place  # of the model in the statement
+    fan_out: tuple[int, ...] = ()  # how many members of a group are sampled, a number a GROUP BY
 
     @property
     def full_batch(self) -> bool:
@@ -58,7 +60,7 @@ def bound(statement: Train, definition: CreateModel, sizes: Mapping[Any, int]) -
     check_learnable(model, model.loss, statement.model.place)
     if statement.on is None and (model.inputs or model.targets):
         raise ProgrammingError("TRAIN needs rows", place=statement.place, hint=f"TRAIN {statement.model} ON <table>")
-    if statement.on is not None and model.rows == UNIT and not model.targets:
+    if statement.on is not None and model.rows == UNIT and not (model.targets or model.skeleton):
         raise ProgrammingError("the model has no INPUT, so it reads no rows", place=statement.on.place)
     return model
 
@@ -73,7 +75,10 @@ def read_settings(statement: Train) -> Settings:
     if epochs is None and steps is None and statement.within_seconds is None:
         epochs = MAX_EPOCHS if open_ended else DEFAULT_EPOCHS
     limits = Limits(epochs, steps, statement.within_seconds, options["patience"], until)
-    return Settings(solver, options, limits, statement.model.place)
+    if statement.sample and options["batch_size"] == ALL:
+        hint = f"WITH {solver.name} (batch_size = 512)"
+        raise ProgrammingError("SAMPLE is for batches of some of the rows", place=statement.sample_place, hint=hint)
+    return Settings(solver, options, limits, statement.model.place, statement.sample)
 
 
 def until_condition(until: Expression, validates: bool) -> Callable[[Mapping[str, float]], bool]:
@@ -94,13 +99,13 @@ def plan_training(
     """The loop over batches: the loss simplified, differentiated, updated, and optimized as one plan."""
     assert model.loss is not None
     o = settings.options
-    table = RowSet("table", table_rows) if model.rows != UNIT else UNIT
+    table = model.rows if model.skeleton or model.rows == UNIT else RowSet("table", table_rows)
     whole = (settings.full_batch and not subset) or model.rows == UNIT
     size = train_count if settings.full_batch else min(o["batch_size"], train_count)
     batch = table if whole else RowSet("batch", size)
     index = None if whole else Index(batch, table)
     simplified = simplify(Plan({**model.columns, "loss": model.loss}, model.names), wanted=["loss"])
-    plan = simplified.plan.replaced(batch_leaves(model, simplified.plan, table, batch, index))
+    plan, multiples = over_batches(model, simplified.plan, table, index, settings)
     per_epoch = 1 if whole else -(-train_count // size)
     total = settings.limits.steps or (settings.limits.epochs or DEFAULT_EPOCHS) * per_epoch
     rate = learning_rate(o["learning_rate"], o["schedule"], o["warmup_steps"], total, STEP)
@@ -119,8 +124,26 @@ def plan_training(
     optimized = optimize(Plan(outputs, training.names))
     best = list(optimized.plan.outputs.values())
     updates = {s: n for s, n in zip(iterate.states, best[2:], strict=True) if isinstance(s, State)}
-    loop = LoopPlan(best[0], best[1], updates, table, batch, index, training.spans, STEP, optimized.plan.names)
+    loop = LoopPlan(
+        best[0], best[1], updates, table, batch, index, training.spans, STEP, optimized.plan.names,
+        multiples,
+    )  # fmt: skip
     return loop, (*simplified.steps, *optimized.steps)
+
+
+def over_batches(
+    model: Model, plan: Plan, table: RowSet, index: Index | None, settings: Settings
+) -> tuple[Plan, dict[RowSet, int]]:
+    """The plan of the loss over the rows of a batch, and the row sets that grow with it."""
+    if model.skeleton is None:
+        batch = table if index is None else index.rows
+        return plan.replaced(batch_leaves(model, plan, table, batch, index)), {}
+    if index is None:
+        return plan, {}
+    seed = settings.seed
+    part = Restriction(table, index, fixed=model.scalars, fan_out=settings.fan_out, step=STEP, seed=seed)
+    loss = part.single(plan.outputs["loss"])
+    return Plan({"loss": loss}, plan.renamed(part.done)), part.multiples
 
 
 def check_learnable(model: Model, loss: Node, place: Place) -> None:

@@ -42,8 +42,11 @@ from .map import (
     like,
 )
 from .reduce import Argmax, Broadcast, LogSumExp, Max, Min, Reduce, Softmax, Sum, broadcast, mean, one, sum_to
+from .sample import GroupSample, SampleSlot, SampleThere
 from .shape import Concat, Pad, Reshape, Slice, Transpose, drop_axis, int_size, stack
 from .take import Pick, Place, Segment, Take
+
+SegmentMax = SegmentMin = Segment
 
 __all__ = [
     "Absolute",
@@ -65,6 +68,7 @@ __all__ = [
     "Exp",
     "Greater",
     "GreaterEqual",
+    "GroupSample",
     "Index",
     "Iterate",
     "Less",
@@ -89,6 +93,8 @@ __all__ = [
     "Power",
     "Reduce",
     "Reshape",
+    "SampleSlot",
+    "SampleThere",
     "Segment",
     "Sigmoid",
     "Sign",

@@ -1,0 +1,103 @@
+"""TRAIN of a model over several relations: what is read, what is held out, and the loss on that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError, NotSupportedError, ProgrammingError
+from ..executor.dataset import Dataset
+from ..executor.device import Array
+from ..executor.run import executable, leaves
+from ..executor.train import LoopPlan
+from ..optimizer.stages import optimize, simplify
+from ..parser.statements import CreateModel, Query, Train
+from ..planner.model import Model
+from ..planner.node import Node, walk
+from ..planner.ops import Column, Index, Positions
+from ..planner.plan import Plan
+from ..planner.restrict import Restriction
+from ..types import RowSet
+from .core import Session
+from .relations import Classes, RelationRows, assigned, read_relations
+from .training_plan import bound, parameter_views
+
+
+def read_training(
+    session: Session, statement: Train, definition: CreateModel, known: Classes
+) -> tuple[Model, RelationRows]:
+    """The relations of a TRAIN, and the model bound to what they told."""
+    model = bound(statement, definition, {})
+    rows = read(session, statement, model, (statement.on, *statement.others), known)
+    model = bound(statement, definition, rows.sizes)
+    if model.rows.rows is None:
+        message = "the select of the model gives a single row: there is nothing to go over in batches"
+        raise ProgrammingError(message, place=statement.place)
+    return model, rows
+
+
+def read(
+    session: Session, statement: Train, model: Model, given: tuple[Query | None, ...], known: Classes
+) -> RelationRows:
+    """What the loss reads of the relations that a clause gives."""
+    assert model.loss is not None and model.skeleton is not None
+    queries = [q for q in given if q is not None]
+    sources = assigned(model, model.skeleton, queries, statement.place)
+    return read_relations(session, model, sources, [model.loss], known=known or None)
+
+
+def split(statement: Train, rows: int, seed: int) -> tuple[Array | None, Array | None]:
+    """The rows to train on (None: all) and those that VALIDATE n PERCENT holds out, by position."""
+    if not isinstance(statement.validate, float):
+        return None, None
+    kept, _ = Dataset({}, rows).split(statement.validate, seed)
+    held = np.setdiff1d(np.arange(rows), kept)
+    if not len(kept) or not len(held):
+        raise DataError(
+            f"VALIDATE {statement.validate:g} PERCENT of {rows} rows leaves nothing on one of the sides",
+            place=statement.place,
+        )
+    return kept, held
+
+
+def relational_validator(
+    session: Session,
+    statement: Train,
+    definition: CreateModel,
+    model: Model,
+    rows: RelationRows,
+    held: Array | None,
+    loop: LoopPlan,
+) -> Callable[[Mapping[Node, Array]], float] | None:
+    """The loss on the held-out rows as a function of the states: over whole groups, never sampled ones."""
+    if statement.validate is None:
+        return None
+    if isinstance(statement.validate, Query):
+        given = (statement.validate, *statement.validate_others)
+        fresh = bound(statement, definition, {s: n for s, n in rows.sizes.items() if s.name.startswith("CLASSES")})
+        rows = read(session, statement, fresh, given, rows.classes)
+        model, held = bound(statement, definition, rows.sizes), None
+    assert model.loss is not None
+    loss = simplify(Plan({"loss": model.loss}, model.names)).plan.outputs["loss"]
+    arguments = []
+    if held is not None:
+        index = Index(RowSet("held_out", len(held)), model.rows)
+        loss = Restriction(model.rows, index, fixed=model.scalars).single(loss)
+        arguments = [index]
+    plan = optimize(Plan({"loss": loss}).replaced(parameter_views(loop))).plan
+    nodes = list(plan.outputs.values())
+    run = executable(nodes, arguments=arguments, varying=leaves(nodes))
+    data: dict[Node, Array] = {n: rows.arrays[n.name] for n in walk(nodes) if isinstance(n, (Column, Positions))}
+    counts = {r: r.rows or 1 for r in run.program.row_counts}
+    given_rows = [] if held is None else [held]
+    return lambda states: float(run.bind({**data, **dict(states)}, counts)(*given_rows)[0])
+
+
+def refuse_class_weight(options: Mapping[str, Any], statement: Train) -> None:
+    """Weights of classes need one label a row of one table."""
+    if options["class_weight"]:
+        raise NotSupportedError(
+            "class_weight is for models over one relation", place=statement.place, hint="WEIGHT BY weights rows"
+        )
