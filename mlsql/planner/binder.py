@@ -55,6 +55,7 @@ class _ModelBinder:
         self.nulls = Nulls()
         self.data: dict[Column, DataColumn] = {}
         self.keys: dict[str, dict[str, None]] = {}
+        self.labels: dict[str, Node] = {}
         self.is_relational = bool(statement.relations) or reads_relations(statement.select.tree)
         self.inputs = {key_of(d): self.input_column(d) for d in statement.inputs if self.is_tensor(d)}
         self.targets = {d.name: self.target_column(d) for d in statement.target}
@@ -296,7 +297,6 @@ class _ModelBinder:
             weight = self.checked_weight(weight, weigh.bind(weight.tree), relation.rows)
         weigh.weight = weight
         loss = None if minimize is None else self.checked_loss(minimize, weigh.at(minimize.place).bind(minimize.tree))
-        flags = {n: f for n, node in columns.items() if (f := self.nulls.flag(node)) is not None}
         by_lower = {name.lower(): name for name in columns}
         return Model(
             name=self.statement.model.name,
@@ -315,7 +315,8 @@ class _ModelBinder:
             names=self.names,
             skeleton=Skeleton({r: self.row_set(r) for r in self.relation_names()}, tuple(binder.steps), self.keys),
             data=self.data,
-            flags=flags,
+            labels=self.labels,
+            nulls=self.nulls,
             keys=keys,
             outputs=tuple(v.name for v in relation.values),
             scalars=frozenset(binder.scalars),
@@ -330,7 +331,7 @@ class _ModelBinder:
             if (d.relation or INPUT.name) in relation.origins:
                 origin = relation.origins[d.relation or INPUT.name]
                 column = self.targets[d.name]
-                node = column if origin is None else Take(column, origin)
+                node = self.labels[d.name] = column if origin is None else Take(column, origin)
                 scope |= {d.name.lower(): node, f"{d.relation}.{d.name}".lower(): node}
         return scope | {n.lower(): node for n, node in columns.items()}
 

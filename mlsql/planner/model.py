@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import Place
 from ..types import Dim, RowSet, Symbol
 from .node import Node
+from .nulls import Nulls
 from .ops import Column, Parameter
 from .skeleton import Skeleton
 
@@ -89,7 +90,7 @@ class Model:
     ``loss`` is None for a model without MINIMIZE. ``categories`` are the columns whose classes come from data.
 
     A model over several relations has a ``skeleton``: the joins and groups that DuckDB computes before anything is
-    learned. Its inputs are named ``relation.column``. ``flags`` say in which rows an output is not NULL, ``keys`` are
+    learned. Its inputs are named ``relation.column``. ``nulls`` knows where a value is NULL, ``keys`` are
     outputs that are no numbers, by the text of their column, and ``outputs`` has all of them in order.
     """
 
@@ -109,7 +110,10 @@ class Model:
     names: Mapping[Node, str] = field(default_factory=dict)
     skeleton: Skeleton | None = None
     data: Mapping[Column, DataColumn] = field(default_factory=dict)
-    flags: Mapping[str, Node] = field(default_factory=dict)
+    labels: Mapping[str, Node] = field(
+        default_factory=dict
+    )  # targets, and where they are known, in the rows of the select
+    nulls: Nulls = field(default_factory=Nulls)
     keys: Mapping[str, str] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
     scalars: frozenset[Node] = frozenset()  # values of whole relations, whatever rows they are put beside

@@ -9,6 +9,7 @@ some key needs. A *column text* is SQL over such a table, in which ``TABLE`` sta
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -54,6 +55,10 @@ class Step:
     exports: dict[str, str] = field(default_factory=dict)
     leaves: dict[Column, str] = field(default_factory=dict)
 
+    def shown(self) -> str:
+        """The step for people: its SQL, with row sets under their own names."""
+        return self.rows.name
+
     def export(self, text: str) -> str:
         """The column text, over this step's table, of an expression that it is asked to hold."""
         name = self.exports.setdefault(text, f"c{len(self.exports)}")
@@ -92,6 +97,10 @@ class Join(Step):
         exports = [f"{text} AS {quoted(name)}" for text, name in self.exports.items()]
         return f"SELECT {', '.join([*positions, *exports])} FROM {self.sql}"
 
+    def shown(self) -> str:
+        """``FROM edges AS s0 JOIN nodes AS s1 ON ...``."""
+        return f"FROM {plain(self.sql)}"
+
 
 @dataclass(frozen=True, eq=False)
 class Group(Step):
@@ -106,6 +115,10 @@ class Group(Step):
         inner = ", ".join(f"{at(text, 'r')} AS {quoted(name)}" for text, name in self.exports.items())
         order = f"row_number() OVER (ORDER BY {keys}) - 1 AS {ROW}"
         return f"SELECT {order}, {keys} FROM (SELECT DISTINCT {inner} FROM {table_name(self.over)} AS r)"
+
+    def shown(self) -> str:
+        """``FROM joined_1 GROUP BY dst``."""
+        return f"FROM {self.over.name} GROUP BY {', '.join(plain(at(t, self.over.name)) for t in self.exports)}"
 
     def members(self) -> str:
         """The number of each row and that of its group; NULL is a group of its own, as in SQL."""
@@ -138,6 +151,16 @@ class Union(Step):
             columns += [f"{at(self.pairs[key][i], 'r')} AS {quoted(name)}" for key, name in self.exports.items()]
             selects.append(f"SELECT {', '.join(columns)} FROM {table_name(part)} AS r")
         return " UNION ALL ".join(selects)
+
+    def shown(self) -> str:
+        """``FROM a UNION ALL FROM b``."""
+        return " UNION ALL ".join(f"FROM {part.name}" for part in self.parts)
+
+
+def plain(sql: str) -> str:
+    """SQL with the private names of tables replaced by those of their row sets, and no quotes that are not needed."""
+    sql = sql.replace(table_name(RowSet(""))[:-1], '"')
+    return re.sub(r'"([a-z_][a-z0-9_]*)"', r"\1", sql)
 
 
 @dataclass(frozen=True)

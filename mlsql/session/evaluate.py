@@ -13,12 +13,14 @@ from ..executor.catalog import StoredVersion
 from ..executor.dataset import match, quoted
 from ..executor.results import Rows
 from ..parser.statements import Evaluate
+from ..planner.binder import taken_from
 from ..planner.model import Model
 from ..planner.node import Node, walk
 from ..planner.ops import Column, Pick, Sigmoid, Softmax, Softplus
 from .core import Session, runs
 from .metrics import METRICS, PER_CLASS, RANKED, Metric
 from .predict import as_input, class_type, function_name, input_type, output_type, predictor, without_predict
+from .relational_predict import evaluated_relations
 from .rows import one_row
 
 
@@ -70,7 +72,7 @@ def task_of(model: Model, statement: Evaluate) -> Task:
         )
     [target] = model.targets.values()
     nodes = list(walk([model.loss])) if model.loss is not None else []
-    picked = [n.x for n in nodes if isinstance(n, Pick) and n.index is target]
+    picked = [n.x for n in nodes if isinstance(n, Pick) and taken_from(n.index) is target]
     if target.type.element.kind == "boolean":
         soft = [n.x for n in nodes if isinstance(n, Softplus)]
         return Task("yes/no", target, Sigmoid(soft[0]) if soft else None)
@@ -110,15 +112,11 @@ def metrics_sql(
     metrics: list[Metric],
 ) -> tuple[str, Mapping[str, object]]:
     """The query that scores the rows and computes the metrics."""
-    query = without_predict(session, statement.on)
-    source = match(session.storage, query, model, {**model.inputs, task.target.name: task.target})
-    function = scoring_function(session, statement, model, version, task)
-    inputs = ", ".join(as_input(quoted(source.columns[n][0]), c.type) for n, c in model.inputs.items())
-    actual = quoted(source.columns[task.target.name][0])
+    predictions, values = predictions_sql(session, statement, model, version, task)
     classes = class_list(version, task)
     judged = "label" if task.kind == "yes/no" else "TRUE"
     parts = [
-        f"predictions AS (SELECT {actual} AS actual, {function}({inputs}) AS s FROM {query.text})",
+        f"predictions AS ({predictions})",
         f"scored AS MATERIALIZED (SELECT actual, s.predicted, {scores_sql(task, classes)} FROM predictions)",
     ]
     if task.kind != "number":
@@ -127,7 +125,33 @@ def metrics_sql(
             parts.append(RANKED.format(classes=classes).strip())
     counts = "(SELECT count(*) FROM scored) AS rows, (SELECT count(*) FILTER (actual IS NULL) FROM scored) AS nulls"
     wanted = ", ".join([counts, *(f"{m.sql} AS {quoted(m.name)}" for m in metrics)])
-    return f"WITH {', '.join(parts)} SELECT {wanted}", query.values
+    return f"WITH {', '.join(parts)} SELECT {wanted}", values
+
+
+def predictions_sql(
+    session: Session, statement: Evaluate, model: Model, version: StoredVersion | None, task: Task
+) -> tuple[str, Mapping[str, object]]:
+    """A query with a row a row: the target as ``actual``, and ``s``, a struct of what the model says."""
+    if model.skeleton is not None:
+        table = evaluated_relations(
+            session, statement, model, version, lambda fitted: outputs_of(fitted, task_of(fitted, statement))
+        )
+        name = quoted(session.hold(table))
+        return f"SELECT actual, {{'predicted': predicted, 'probability': probability}} AS s FROM {name}", {}
+    if statement.others:
+        raise ProgrammingError("the model reads one relation", place=statement.others[0].place)
+    query = without_predict(session, statement.on)
+    source = match(session.storage, query, model, {**model.inputs, task.target.name: task.target})
+    function = scoring_function(session, statement, model, version, task)
+    inputs = ", ".join(as_input(quoted(source.columns[n][0]), c.type) for n, c in model.inputs.items())
+    actual = quoted(source.columns[task.target.name][0])
+    return f"SELECT {actual} AS actual, {function}({inputs}) AS s FROM {query.text}", query.values
+
+
+def outputs_of(model: Model, task: Task) -> dict[str, Node]:
+    """What the metrics need of a model: its prediction, and the probabilities where there are any."""
+    predicted = {"predicted": model.columns[model.prediction]}
+    return predicted | ({"probability": task.scores} if task.scores is not None else {})
 
 
 def class_list(version: StoredVersion | None, task: Task) -> str:
@@ -164,8 +188,8 @@ def scoring_function(
     session: Session, statement: Evaluate, model: Model, version: StoredVersion | None, task: Task
 ) -> str:
     """A DuckDB function that gives the prediction, and the probabilities where there are any."""
-    predicted = model.columns[model.prediction]
-    columns = {"predicted": predicted} | ({"probability": task.scores} if task.scores is not None else {})
+    columns = outputs_of(model, task)
+    predicted = columns["predicted"]
     scored = replace(model, columns=columns)
     run = predictor(session, scored, version, list(columns))
     is_yes = task.kind == "yes/no" and predicted.type.element.kind == "float"

@@ -28,6 +28,7 @@ from .core import Session, runs
 from .create import with_declared_inputs
 from .models import parameter_arrays
 from .predict import ALL_OUTPUTS, asked_for, rewritten, without_predict
+from .relational_training import read_training
 from .rows import lines_rows, table_rows
 from .training_data import class_weighted, split_count, used_columns
 from .training_plan import bound, plan_training, read_settings
@@ -78,6 +79,12 @@ def planned(session: Session, statement: Train) -> tuple[Model, Any, tuple[Step,
     definition = session.models.definition(statement.model)
     settings = read_settings(statement)
     model = bound(statement, definition, {})
+    if model.skeleton is not None:
+        model, read = read_training(session, statement, definition, {})
+        rows = model.rows.rows or 1
+        count = split_count(statement, rows)
+        loop, steps = plan_training(model, settings, rows, count, subset=count != rows)
+        return model, loop, steps, count
     rows = 1
     if statement.on is not None:
         query = without_predict(session, statement.on)
@@ -95,7 +102,7 @@ def planned(session: Session, statement: Train) -> tuple[Model, Any, tuple[Step,
 
 def explain_train(session: Session, statement: Train) -> Rows:
     """The loop: what is computed once, and in each step the forward pass, the gradient, the update."""
-    _, loop, _, count = planned(session, statement)
+    model, loop, _, count = planned(session, statement)
     settings = read_settings(statement)
     limits = settings.limits
     size = loop.batch.rows or 1
@@ -120,7 +127,19 @@ def explain_train(session: Session, statement: Train) -> Rows:
     work = sum(n.flops() for n in nodes if n in in_loop)
     program, _ = loop.generated()
     tail = f"{number(work)} flops a step; arena {number(program.arena_bytes)} bytes"
-    return lines_rows(session, [head, *listing(sections, loop.names), tail])
+    return lines_rows(session, [head, *skeleton_lines(model), *listing(sections, loop.names), tail])
+
+
+def skeleton_lines(model: Model) -> list[str]:
+    """What DuckDB finds out before anything is learned: a line a join, filter, group-by and union."""
+    if model.skeleton is None or not model.skeleton.steps:
+        return []
+    counts = {s.rows.name: "?" if s.rows.rows is None else str(s.rows.rows) for s in model.skeleton.steps}
+    width = max(map(len, counts.values()))
+    return [
+        "keys, by DuckDB, once",
+        *(f"  {s.rows.name}  {counts[s.rows.name].rjust(width)} rows: {s.shown()}" for s in model.skeleton.steps),
+    ]
 
 
 def explain_train_logical(session: Session, statement: Train) -> Rows:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from ..errors import Place, ProgrammingError
 from ..executor.catalog import StoredVersion
 from ..executor.dataset import class_values
 from ..executor.device import Array
 from ..executor.load import to_arrow
 from ..executor.run import evaluate
 from ..optimizer.stages import optimize
-from ..parser.statements import Name, PredictCall, Query
+from ..parser.statements import Evaluate, Name, PredictCall, Query
 from ..planner.binder import bind_model
 from ..planner.model import Model
 from ..planner.node import Node, walk
@@ -23,7 +25,7 @@ from ..planner.ops import Column, Parameter, Positions
 from ..planner.plan import Plan
 from .core import Session
 from .models import parameter_arrays, sizes_of
-from .relations import assigned, read_relations
+from .relations import RelationRows, assigned, read_relations
 
 FLAG = "\0there "  # the flag of an output, among the outputs
 
@@ -32,22 +34,62 @@ def predict_relations(
     session: Session, call: PredictCall, model: Model, version: StoredVersion | None, given: Sequence[Query]
 ) -> pa.Table:
     """All rows of the model's select, with its columns in their order."""
-    assert model.skeleton is not None
-    sources = assigned(model, model.skeleton, given, call.place)
-    found = computed(session, call.model, model, version, sources)
-    columns: dict[str, Any] = {}
-    for name in found.model.outputs:
-        columns[name] = found.keys[name] if name in found.keys else as_column(session, found, version, name)
-    return pa.table(columns)
+    found = computed(session, call.model, model, version, given, call.place, lambda m: m.columns)
+    return pa.table({name: found.keys[name] if name in found.keys else found.column(name) for name in model.outputs})
+
+
+def evaluated_relations(
+    session: Session,
+    statement: Evaluate,
+    model: Model,
+    version: StoredVersion | None,
+    outputs: Callable[[Model], Mapping[str, Node]],
+) -> pa.Table:
+    """The rows whose target is known: ``actual``, ``predicted`` and ``probability`` (NULL where there is none)."""
+    [target] = model.targets
+
+    def wanted(fitted: Model) -> dict[str, Node]:
+        if target not in fitted.labels:
+            raise ProgrammingError(
+                f'the rows of the select do not come from one row of "{fitted.targets[target].rows}" each',
+                place=statement.model.place,
+            )
+        return {"actual": fitted.labels[target], **outputs(fitted)}
+
+    given = (statement.on, *statement.others)
+    found = computed(session, statement.model, model, version, given, statement.place, wanted)
+    names = ("actual", "predicted", "probability")
+    columns = {name: found.column(name) for name in names if name in found.values}
+    columns.setdefault("probability", pa.nulls(found.rows))
+    predicted = found.nodes["predicted"].type.element
+    if model.targets[target].element.kind == "boolean" and predicted.kind == "float":
+        columns["predicted"] = pc.greater_equal(columns["predicted"], 0.5)
+    table = pa.table(columns)
+    return table.filter(table["actual"].is_valid())
 
 
 @dataclass
 class Predicted:
-    """The model bound to what was read, the values of its outputs and flags by name, and the outputs that are keys."""
+    """Values computed over relations: by name their nodes, their numbers and where they are not NULL.
 
-    model: Model
+    ``keys`` are the outputs of the model that are no numbers; ``classes`` the values of class labels.
+    """
+
+    rows: int
+    nodes: Mapping[str, Node]
     values: Mapping[str, Any]
+    there: Mapping[str, Any]
     keys: Mapping[str, pa.ChunkedArray]
+    classes: Mapping[str, pa.Array]
+
+    def column(self, name: str) -> pa.Array:
+        """A value as a column of Arrow."""
+        node = self.nodes[name]
+        column = to_arrow(self.values[name], node.type, self.rows, self.classes.get(node.type.element.column or ""))
+        if name not in self.there:
+            return column
+        there = np.broadcast_to(np.asarray(self.there[name], bool), (self.rows,))
+        return column.take(pa.array(np.arange(self.rows), mask=~there))
 
 
 def computed(
@@ -55,35 +97,41 @@ def computed(
     name: Name,
     model: Model,
     version: StoredVersion | None,
-    sources: Mapping[str, Query],
+    given: Sequence[Query],
+    place: Place,
+    wanted: Callable[[Model], Mapping[str, Node]],
 ) -> Predicted:
-    """The model's outputs over its relations, by name, and their flags."""
-    roots = [*model.columns.values(), *model.flags.values()]
-    read = read_relations(
-        session, model, sources, roots, known=version.classes if version else None, with_targets=False, keys=True
+    """Some values of a model over its relations. ``wanted`` picks them, once for what has to be read and once more for
+    the model as it is bound to the rows that were read."""
+    assert model.skeleton is not None
+    definition = session.models.definition(name)
+    sources = assigned(model, model.skeleton, given, place)
+    classes = version.classes if version else None
+    read = read_relations(session, model, sources, with_flags(model, wanted(model)).values(), known=classes, keys=True)
+    fitted = bind_model(definition, read.facts | (sizes_of(version) if version else {}))
+    nodes = wanted(fitted)
+    plan = optimize(Plan(with_flags(fitted, nodes), fitted.names)).plan
+    values = evaluate_over(plan, read, parameter_arrays(fitted, version))
+    labels = {n.type.element.column for n in nodes.values()} & (classes or {}).keys()
+    return Predicted(
+        fitted.rows.rows or 1,
+        nodes,
+        values,
+        {n: values[FLAG + n] for n in nodes if FLAG + n in values},
+        read.keys,
+        {c: class_values(session.storage, (classes or {})[c]) for c in labels if c},
     )
-    sizes = read.facts | (sizes_of(version) if version else {})
-    fitted = bind_model(session.models.definition(name), sizes)
-    outputs = dict(fitted.columns) | {FLAG + n: f for n, f in fitted.flags.items()}
-    plan = optimize(Plan(outputs, fitted.names)).plan
+
+
+def with_flags(model: Model, nodes: Mapping[str, Node]) -> dict[str, Node]:
+    """The nodes, and the flags of those that may be NULL."""
+    flags = {FLAG + n: f for n, node in nodes.items() if (f := model.nulls.flag(node)) is not None}
+    return dict(nodes) | flags
+
+
+def evaluate_over(plan: Plan, read: RelationRows, parameters: Mapping[Node, Array]) -> dict[str, Any]:
+    """The outputs of a plan, given what was read."""
     nodes = list(walk(plan.outputs.values()))
-    parameters = parameter_arrays(fitted, version)
     arrays: dict[Node, Array] = {n: read.arrays[n.name] for n in nodes if isinstance(n, (Column, Positions))}
     arrays |= {n: parameters[n] for n in nodes if isinstance(n, Parameter)}
-    counts = {r: r.rows or 1 for n in nodes for r in n.row_sets()}
-    return Predicted(fitted, evaluate(plan, arrays, counts), read.keys)
-
-
-def as_column(session: Session, found: Predicted, version: StoredVersion | None, name: str) -> pa.Array:
-    """An output as a column of Arrow, NULL where its flag is false."""
-    model = found.model
-    node = model.columns[name]
-    classes = None
-    if node.type.element.column and version:
-        classes = class_values(session.storage, version.classes[node.type.element.column])
-    count = model.rows.rows or 1
-    column = to_arrow(found.values[name], node.type, count, classes)
-    if name not in model.flags:
-        return column
-    there = np.broadcast_to(np.asarray(found.values[FLAG + name], bool), (count,))
-    return column.take(pa.array(np.arange(count), mask=~there))
+    return evaluate(plan, arrays, {r: r.rows or 1 for n in nodes for r in n.row_sets()})

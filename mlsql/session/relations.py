@@ -81,7 +81,6 @@ def read_relations(
     roots: Iterable[Node],
     *,
     known: Classes | None = None,
-    with_targets: bool = True,
     keys: bool = False,
 ) -> RelationRows:
     """Read what the plans of ``roots`` need of each relation, run the skeleton, and make arrays of the leaves.
@@ -91,14 +90,14 @@ def read_relations(
     """
     assert model.skeleton is not None
     leaves = [n for n in walk(roots) if isinstance(n, Column) and n in model.data]
-    if with_targets:
+    if known is None:
         leaves += [c for c in model.targets.values() if c.element.kind == "category" and c not in leaves]
     with Tables(session.storage) as tables:
         for name, query in sources.items():
             tables.add(RowSet(name), read_relation(session, model, name, query, leaves))
         kept = {model.rows.name} if keys and model.keys else set()
         found = run_skeleton(tables, model.skeleton, kept)
-        classes = known or learned_classes(tables, model, leaves)
+        classes = learned_classes(tables, model, leaves) if known is None else known
         arrays = dict(found.arrays)
         for leaf in leaves:
             arrays[leaf.name] = leaf_array(session, tables, model, leaf, classes, sources)
