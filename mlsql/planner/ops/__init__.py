@@ -46,8 +46,6 @@ from .sample import GroupSample, SampleSlot, SampleThere
 from .shape import Concat, Pad, Reshape, Slice, Transpose, drop_axis, int_size, stack
 from .take import Pick, Place, Segment, Take
 
-SegmentMax = SegmentMin = Segment
-
 __all__ = [
     "Absolute",
     "Add",
