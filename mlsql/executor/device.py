@@ -69,6 +69,22 @@ def erf(x: Array, out: Array, dtype: str | None = None) -> None:
     special_erf(x, out, dtype=dtype)
 
 
+def later(name: str) -> Callable[..., Any]:
+    """A compiled loop of ``kernels``, which is loaded when a plan first runs one."""
+
+    def run(*arguments: Any) -> Any:
+        from . import kernels
+
+        return getattr(kernels, name)(*arguments)
+
+    return run
+
+
+COMPILED = (
+    "group_rows join_rows add_rows sum_groups best_of_groups add_joined sum_joined pair_dots joined_dots"
+).split()
+
+
 def on_number(ufunc: Any) -> Callable[..., float]:
     """A function on plain numbers that gives infinity or NaN where ``math`` would raise: one rule for both."""
     return lambda *numbers: ufunc(*map(np.float64, numbers)).item()
@@ -91,4 +107,5 @@ def namespace() -> dict[str, Any]:
     names.update({f"number_{name}": on_number(getattr(np, name)) for name in PARTIAL})
     for helper in (array, fill, cast, where, einsum, place_parts, erf):
         names[helper.__name__] = helper
+    names.update({name: later(name) for name in COMPILED})
     return names

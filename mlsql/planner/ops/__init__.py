@@ -42,8 +42,9 @@ from .map import (
     like,
 )
 from .reduce import Argmax, Broadcast, LogSumExp, Max, Min, Softmax, Sum, broadcast, mean, one, sum_to
+from .segment import GroupJoin, PairDot, Segment, SegmentMax, SegmentMin
 from .shape import Concat, Pad, Reshape, Slice, Transpose, drop_axis, int_size, stack
-from .take import Pick, Place, Segment, Take
+from .take import Pick, Place, Take
 
 __all__ = [
     "Absolute",
@@ -65,6 +66,7 @@ __all__ = [
     "Exp",
     "Greater",
     "GreaterEqual",
+    "GroupJoin",
     "Index",
     "Iterate",
     "Less",
@@ -82,6 +84,7 @@ __all__ = [
     "NotEqual",
     "Or",
     "Pad",
+    "PairDot",
     "Parameter",
     "Pick",
     "Place",
@@ -89,6 +92,8 @@ __all__ = [
     "Power",
     "Reshape",
     "Segment",
+    "SegmentMax",
+    "SegmentMin",
     "Sigmoid",
     "Sign",
     "Sin",
