@@ -215,6 +215,29 @@ def counted(array: Array, meter: Meter) -> Counted:
     return made
 
 
+# compiled loops: the operations on each number of the rows that they read, given their arguments
+COMPILED_FOLDS: dict[str, Callable[..., int]] = {
+    "add_rows": lambda x, index, out: len(index) * out[0].size,
+    "sum_groups": lambda x, groups, out: len(groups.order) * out[0].size,
+    "best_of_groups": lambda x, groups, largest, out: len(groups.order) * out[0].size,
+    "add_joined": lambda x, source, group, weight, out: len(group) * out[0].size * (1 if weight is None else 2),
+    "sum_joined": lambda x, joined, weight, out: len(joined.order) * out[0].size * (1 if weight is None else 2),
+    "pair_dots": lambda x, i, y, j, out: 2 * len(i) * x[0].size,
+    "joined_dots": lambda x, joined, y, out: 2 * len(joined.order) * x[0].size,
+}
+
+
+def metered(kernel: Callable[..., None], operations: Callable[..., int], meter: Meter) -> Callable[..., None]:
+    """A compiled loop that reports to ``meter``, which sees nothing of what goes on inside one."""
+
+    def run(*arguments: Any) -> None:
+        operands = [a for a in arguments if isinstance(a, Counted) and a.dtype.kind == "f"]
+        meter.note(operations(*arguments), operands, arguments[-1])
+        kernel(*(a.view(np.ndarray) if isinstance(a, Counted) else a for a in arguments))
+
+    return run
+
+
 def measure(node: Node, arrays: Mapping[Node, Array]) -> Meter:
     """What the generated code of a node does when it runs once."""
     (output,) = expanded(Plan({"value": node})).outputs.values()
@@ -233,6 +256,7 @@ def measure(node: Node, arrays: Mapping[Node, Array]) -> Meter:
         out[...] = np.where(condition, x, y)
 
     names = namespace()
+    names |= {name: metered(names[name], folds, meter) for name, folds in COMPILED_FOLDS.items()}
     names |= {"einsum": einsum, "where": where, "empty": lambda *a: counted(np.empty(*a), meter)}
     exec(compile(program.source, "<counted>", "exec"), names)
     rows = row_sets([output])

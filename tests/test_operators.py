@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse
 import scipy.special
 from support import differences, expanded, measure, random_leaves, run, value_of, weighted_sum
 
@@ -29,6 +30,7 @@ from mlsql.planner.ops import (
     Contract,
     Count,
     Counter,
+    GroupJoin,
     Index,
     Iterate,
     LogSumExp,
@@ -38,12 +40,15 @@ from mlsql.planner.ops import (
     Not,
     Or,
     Pad,
+    PairDot,
     Parameter,
     Pick,
     Place,
     Positions,
     Reshape,
     Segment,
+    SegmentMax,
+    SegmentMin,
     Slice,
     Softmax,
     State,
@@ -121,6 +126,7 @@ def map_samples(cls: type[Map], element: Element) -> Iterator[Node]:
 
 
 K = col("k", element=BIGINT)
+HERE, THERE = Positions("here", R, S), Positions("there", R, S)  # positions that a join found: they stay as they are
 ANY_TYPE = (
     lambda e: col("x", 2, 3, element=e),
     lambda e: col("x", 4, element=e),
@@ -201,6 +207,26 @@ SAMPLES: dict[type[Node], Callable[[Element], list[Node]]] = {
         Segment(col("x", 2, element=e), K, UNIT, 4),
         Segment(col("x", element=e), K, UNIT, 3),
         Segment(par("p", 2, element=e), K, UNIT, 3),
+        Segment(col("x", 2, 2, element=e), HERE, S),
+        Segment(par("p", 2, element=e), HERE, S),
+        Segment(Slice(col("x", 4, element=e), 0, 1, 3), K, S),  # rows that do not lie end to end
+    ],
+    SegmentMax: lambda e: folds(SegmentMax, e),
+    SegmentMin: lambda e: folds(SegmentMin, e),
+    GroupJoin: lambda e: [
+        GroupJoin(col("x", 2, rows=S, element=e), HERE, THERE, S),
+        GroupJoin(col("x", 2, rows=S, element=e), HERE, THERE, S, col("w", element=e)),
+        GroupJoin(col("x", rows=S, element=e), HERE, THERE, UNIT, col("w", element=e), 4),
+        GroupJoin(par("p", 4, 2, 2, element=e), HERE, THERE, S, col("w", element=e)),
+        GroupJoin(col("x", 2, rows=S, element=e), K, THERE, S),
+        GroupJoin(par("p", 3, 2, element=e), HERE, K, UNIT, col("w", element=e), 4),
+        GroupJoin(col("x", rows=S, element=e), HERE, THERE, S, col("w", element=e)),
+    ],
+    PairDot: lambda e: [
+        PairDot(col("x", 2, rows=S, element=e), HERE, col("y", 2, rows=S, element=e), THERE),
+        PairDot(col("x", 2, 2, rows=S, element=e), HERE, par("p", 4, 2, 2, element=e), THERE),
+        PairDot(par("p", 4, 2, element=e), K, par("q", 3, 2, element=e), THERE),
+        PairDot(col("x", rows=S, element=e), HERE, col("x", rows=S, element=e), THERE),
     ],
     Pick: lambda e: [
         Pick(col("x", 4, element=e), K),
@@ -217,6 +243,16 @@ SAMPLES: dict[type[Node], Callable[[Element], list[Node]]] = {
     ],
     Iterate: lambda e: [],  # a loop is run by the trainer: tests/test_updates.py
 }
+
+
+def folds(cls: type[SegmentMax] | type[SegmentMin], e: Element) -> list[Node]:
+    """By positions that stay and by ones that do not, with and without groups that have no rows."""
+    return [
+        cls(col("x", element=e), K, S),
+        cls(col("x", 2, element=e), HERE, S),
+        cls(col("x", 2, 2, element=e), K, UNIT, 4),
+        cls(par("p", 2, element=e), HERE, S),
+    ]
 
 
 def leaf_of(letters: str, name: str, element: Element) -> Node:
@@ -322,6 +358,23 @@ def segmented(n: Any, x: Any, index: Any) -> Any:
                          np.zeros(n.x.type.shape)) for k in range(count)])  # fmt: skip
 
 
+def best(function: Any) -> Callable[..., Any]:
+    def reference(n: Any, x: Any, index: Any) -> Any:
+        rows = np.broadcast_to(x, (5, *n.x.type.shape))
+        count = n.type.shape[0] if n.rows == UNIT else n.rows.rows
+        return np.stack([function(rows[index == k], 0) if k in index else np.zeros(rows.shape[1:])
+                         for k in range(count)])  # fmt: skip
+
+    return reference
+
+
+def sparse_product(n: Any, x: Any, source: Any, group: Any, weight: Any = 1.0) -> Any:
+    """SciPy's product of the matrix that has the weights at (group, source)."""
+    count = n.type.shape[0] if n.rows == UNIT else n.rows.rows
+    matrix = scipy.sparse.coo_array((np.broadcast_to(weight, 5), (group, source)), (count, len(x))).tocsr()
+    return (matrix @ x.reshape(len(x), -1)).reshape(count, *x.shape[1:])
+
+
 def repeated(n: Any, x: Any) -> Any:
     shape = (*(() if n.type.rows == UNIT else (5,)), *n.type.shape)
     return np.broadcast_to(entries(n.x, x, n.type.rank), shape)
@@ -349,6 +402,10 @@ OF_NODE: dict[type[Node], Callable[..., Any]] = {
     Contract: lambda n, x, y: np.einsum(n.spec, x, y),
     Take: lambda n, x, index: x[index],
     Segment: segmented,
+    SegmentMax: best(np.max),
+    SegmentMin: best(np.min),
+    GroupJoin: sparse_product,
+    PairDot: lambda n, x, i, y, j: np.sum((x[i] * y[j]).reshape(5, -1), 1),
     Pick: lambda n, x, index: x[(np.arange(5), index) if n.x.type.rows != UNIT else index],
     Place: placed,
 }

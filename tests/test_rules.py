@@ -6,7 +6,7 @@ one. The loss and the gradients must be the same with all rules, without the one
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 import pytest
@@ -22,20 +22,84 @@ from support import (
     with_gradients,
 )
 
+from mlsql.autodiff.training import flat_gradients, flat_spans, view_of
 from mlsql.errors import InternalError
+from mlsql.executor.run import executable, leaves
 from mlsql.optimizer.rule import RULES, Rule
 from mlsql.optimizer.stages import STAGES, optimize, simplify
-from mlsql.planner.node import OPERATORS
-from mlsql.planner.ops import Add, Index, Parameter, constant
+from mlsql.planner.node import OPERATORS, Node
+from mlsql.planner.ops import (
+    Add,
+    Column,
+    Concat,
+    Contract,
+    GroupJoin,
+    Index,
+    Multiply,
+    Pad,
+    Parameter,
+    Place,
+    Positions,
+    Reshape,
+    Segment,
+    Sum,
+    Take,
+    Tanh,
+    constant,
+    dot,
+)
 from mlsql.planner.plan import Plan
-from mlsql.types import DOUBLE, FLOAT, RowSet
+from mlsql.types import BIGINT, DOUBLE, FLOAT, RowSet
 
 every_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 BATCH = RowSet("batch", 4)
 
 
+# -- examples over several relations: the plans that their statements stand for ----------------------------------------
+
+NODES, EDGES, GROUPS = RowSet("nodes", 6), RowSet("edges", 8), RowSet("groups", 3)
+SOURCE, TARGET = Positions("source", EDGES, NODES), Positions("target", EDGES, NODES)
+LABELLED, CHECKED = (Positions(name, RowSet(name, 4), NODES) for name in ("labelled", "checked"))  # some of the nodes
+
+
+def learned(*shape: int) -> Node:
+    """A column of the nodes that a parameter reaches."""
+    return Tanh(Multiply(Column("x", NODES, FLOAT, shape), Parameter("w", FLOAT, shape)))
+
+
+def of_squares(x: Node) -> Plan:
+    """The loss that sums the squares of all numbers of a column."""
+    return Plan({"loss": Reshape(Sum(Multiply(x, x), True, tuple(range(x.type.rank))), ())})
+
+
+def messages(weighted: bool) -> Plan:
+    """Every group's sum of what its nodes send, times the edges' weights."""
+    sent = Take(learned(2), SOURCE)
+    weight = Multiply(Column("e", EDGES, FLOAT), Parameter("v", FLOAT))
+    group = Positions("group", EDGES, GROUPS)
+    return of_squares(Segment(Multiply(weight, sent) if weighted else sent, group, GROUPS))
+
+
+def joined_batch() -> Plan:
+    """A batch of a join."""
+    column = Column("x", NODES, FLOAT)
+    taken = Take(Take(column, SOURCE), Index(RowSet("batch", 4), EDGES))
+    return of_squares(Multiply(taken, Parameter("w", FLOAT)))
+
+
+PLANS: dict[str, Callable[[], list[Plan]]] = {
+    "take_of_take": lambda: [joined_batch()],
+    "take_first": lambda: [of_squares(Take(learned(2), LABELLED))],
+    "join_and_group": lambda: [messages(weighted=True), messages(weighted=False)],
+    "dot_of_takes": lambda: [of_squares(dot(Take(learned(2), SOURCE), Take(learned(2), TARGET)))],
+}
+
+
 def examples(rule: Rule) -> Iterator[Plan]:
     """The loss of a rule's example, over all rows of a table and over a batch; the select's columns beside it."""
+    if rule.name in PLANS:
+        yield from PLANS[rule.name]()
+        return
     model = bind(rule.example)
     assert model.loss is not None, f"the example of {rule.name} minimizes nothing"
     plan = Plan({**model.columns, "loss": model.loss}, model.names)
@@ -108,6 +172,66 @@ def test_optimizing_twice_changes_nothing_more(rule: Rule) -> None:
         twice = optimize(once)
         assert [s.rule.name for s in twice.steps if s.before is not s.after] == []
         assert twice.plan.outputs == once.outputs
+
+
+def rules_that_fired(plan: Plan) -> set[str]:
+    return {s.rule.name for s in simplify(plan).steps}
+
+
+def test_a_column_that_others_read_too_is_not_computed_twice() -> None:
+    """Taking first would leave f on all rows and add f on the taken ones."""
+    h = learned(2)
+    alone, shared = Take(h, LABELLED), GroupJoin(h, SOURCE, TARGET, NODES)
+    assert "take_first" in rules_that_fired(Plan({"loss": alone}))
+    assert "take_first" not in rules_that_fired(Plan({"loss": alone, "sums": shared}))
+    assert "take_first" not in rules_that_fired(Plan({"loss": alone, "all": h}))
+    assert "take_first" not in rules_that_fired(Plan({"loss": alone, "other": Take(h, CHECKED)})), "8 rows of 6"
+
+
+def test_rows_are_not_taken_first_where_more_are_taken_than_there_are() -> None:
+    assert "take_first" not in rules_that_fired(Plan({"y": Take(learned(2), SOURCE)}))
+
+
+def test_a_batch_s_look_up_in_a_table_of_parameters_stays_one() -> None:
+    """The update of the table is to see which rows a step touches."""
+    batch = Index(BATCH, NODES)
+    bag = Take(Parameter("table", FLOAT, (9, 2)), Take(Column("key", NODES, BIGINT), batch))
+    assert rules_that_fired(Plan({"y": Segment(bag, batch, GROUPS)})) == set()
+    fixed = Take(Parameter("table", FLOAT, (9, 2)), SOURCE)
+    assert rules_that_fired(Plan({"y": Segment(fixed, TARGET, GROUPS)})) == {"join_and_group"}
+
+
+def test_a_join_under_a_group_by_is_written_to_memory_nowhere() -> None:
+    """Neither forward nor backward: no node has an entry of the messages' width a joined row."""
+    plan = with_gradients(messages(weighted=True)).plan
+    assert not [n for n in plan.nodes() if n.type.rows == EDGES and n.type.shape]
+
+
+def test_a_one_hot_part_of_a_layer_is_looked_up() -> None:
+    model = bind("CREATE MODEL m INPUT (x FLOAT[2], k INTEGER, y FLOAT, j INTEGER) AS SELECT "
+                 "LINEAR(CONCAT(x, y, ONE_HOT(k, 4), ONE_HOT(j, 5)), 3) AS z MINIMIZE AVG(SUM_OF(z * z))")  # fmt: skip
+    assert model.loss is not None
+    plan = with_gradients(Plan({"loss": model.loss}, model.names)).plan
+    assert not [n for n in plan.nodes() if isinstance(n, (Place, Pad))]
+    (by_weight,) = [n for n in plan.outputs.values() if n.type.shape == (12, 3)]
+    assert isinstance(by_weight, Concat)
+    assert [type(p) for p in by_weight.parts] == [Contract, Segment, Segment]
+
+
+def test_the_flat_gradient_is_put_together_from_its_parts() -> None:
+    """No zeros are written and added, and every part is computed in its place."""
+    model = bind("CREATE MODEL m INPUT (x FLOAT[2], k INTEGER) AS SELECT "
+                 "LINEAR(CONCAT(x, ONE_HOT(k, 4)), 3) AS z MINIMIZE AVG(SUM_OF(z * z))")  # fmt: skip
+    assert model.loss is not None
+    plan = simplify(Plan({"loss": model.loss}, model.names)).plan
+    spans = flat_spans(parameters(plan))
+    plan = plan.replaced({p: view_of(p, *span) for p, span in spans.items()})
+    (weights,) = {state for state, _, _ in spans.values()}
+    ((flat,), _) = flat_gradients(plan.outputs["loss"], spans, [weights])
+    (flat,) = optimize(Plan({"flat": flat})).plan.outputs.values()
+    assert isinstance(flat, Concat) and len(flat.parts) == 3
+    placed = executable([flat, flat], varying=leaves([flat])).program.layout.placed
+    assert len(placed) == 3
 
 
 def test_a_rule_that_changes_a_type_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -284,6 +284,9 @@ class _Generator:
     def once(self, expression: str) -> str:
         return self.view("", expression, "rows")
 
+    def is_fixed(self, node: Node) -> bool:
+        return isinstance(node, Positions) or node not in self.in_step
+
     def temporary(self, like: Type) -> str:
         size = _bytes(like)
         if self.scratch_used == len(self.scratch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -69,25 +70,19 @@ def erf(x: Array, out: Array, dtype: str | None = None) -> None:
     special_erf(x, out, dtype=dtype)
 
 
-def group_members(groups: Array, count: int) -> Any:
-    """Where the members of each group start, and the members; compiled code, loaded when a plan first needs it."""
-    from . import sampling
+def later(module: str, name: str) -> Callable[..., Any]:
+    """A compiled loop of a module of this room, which is loaded when a plan first runs one."""
 
-    return sampling.group_members(groups, count)
+    def run(*arguments: Any) -> Any:
+        return getattr(import_module(f".{module}", __package__), name)(*arguments)
 
-
-def group_sample(*arguments: Any) -> None:
-    """A sample of the members of each group of a batch."""
-    from . import sampling
-
-    sampling.group_sample(*arguments)
+    return run
 
 
-def sample_there(*arguments: Any) -> None:
-    """Which slots of the sample hold a member."""
-    from . import sampling
-
-    sampling.sample_there(*arguments)
+COMPILED = {
+    "kernels": "group_rows join_rows add_rows sum_groups best_of_groups add_joined sum_joined pair_dots joined_dots",
+    "sampling": "group_sample sample_there sample_slots",
+}
 
 
 def on_number(ufunc: Any) -> Callable[..., float]:
@@ -108,9 +103,9 @@ def namespace() -> dict[str, Any]:
     """What generated code is run in: ufuncs under their NumPy names, and the helpers above."""
     names: dict[str, Any] = {name: getattr(np, name) for name in UFUNCS}
     names.update(abs=np.absolute, matmul=np.matmul, copyto=np.copyto, arange=np.arange, empty=np.empty)
-    names.update(floor_divide=np.floor_divide)
     names.update({f"number_{name}": function for name, function in FUNCTIONS.items()})
     names.update({f"number_{name}": on_number(getattr(np, name)) for name in PARTIAL})
-    for helper in (array, fill, cast, where, einsum, place_parts, erf, group_members, group_sample, sample_there):
+    for helper in (array, fill, cast, where, einsum, place_parts, erf):
         names[helper.__name__] = helper
+    names.update({name: later(module, name) for module, listed in COMPILED.items() for name in listed.split()})
     return names

@@ -4,33 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 
 from .device import Array
+from .kernels import Groups, compiled
 
 
-@numba.njit(cache=True, nogil=True)
-def _members(groups: Array, starts: Array, order: Array) -> None:
-    """Counting sort: the rows of each group one after another, in the order of the rows."""
-    for g in groups:
-        starts[g + 1] += 1
-    for g in range(len(starts) - 1):
-        starts[g + 1] += starts[g]
-    at = starts[:-1].copy()
-    for row, g in enumerate(groups):
-        order[at[g]] = row
-        at[g] += 1
-
-
-def group_members(groups: Array, count: int) -> tuple[Array, Array]:
-    """Where the members of each group start, and the members, group by group."""
-    starts, order = np.zeros(count + 1, np.int64), np.empty(len(groups), np.int64)
-    _members(groups, starts, order)
-    return starts, order
-
-
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _next(state: Any) -> Any:
     """SplitMix64's next state and number (Steele, Lea and Flood, 2014)."""
     state = state + np.uint64(0x9E3779B97F4A7C15)
@@ -40,7 +20,7 @@ def _next(state: Any) -> Any:
     return state, z ^ (z >> np.uint64(31))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _sample(index: Array, starts: Array, order: Array, step: int, seed: int, count: int, out: Array) -> None:
     """Reservoir sampling of each group (Vitter, "Random Sampling with a Reservoir", 1985)."""
     for i, g in enumerate(index):
@@ -57,12 +37,17 @@ def _sample(index: Array, starts: Array, order: Array, step: int, seed: int, cou
                 out[base + np.int64(slot)] = order[start + k]
 
 
-def group_sample(index: Array, starts: Array, order: Array, step: float, seed: int, count: int, out: Array) -> None:
+def group_sample(index: Array, groups: Groups, step: float, seed: int, count: int, out: Array) -> None:
     """At most ``count`` members of each group of ``index``, drawn without replacement; 0 in the slots that are left."""
-    _sample(index, starts, order, int(step), seed, count, out)
+    _sample(index, groups.starts, groups.order, int(step), seed, count, out)
 
 
-def sample_there(index: Array, starts: Array, order: Array, count: int, out: Array) -> None:
+def sample_there(index: Array, groups: Groups, count: int, out: Array) -> None:
     """Which slots hold a member."""
-    sizes = (starts[1:] - starts[:-1]).take(index)
+    sizes = (groups.starts[1:] - groups.starts[:-1]).take(index)
     np.less(np.arange(count), sizes[:, None], out=out.reshape(len(index), count))
+
+
+def sample_slots(count: int, out: Array) -> None:
+    """The group of the batch that each slot belongs to."""
+    np.floor_divide(np.arange(len(out)), count, out=out)

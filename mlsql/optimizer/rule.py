@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ..planner.node import Node
 
-Rewrite = Callable[[Node], Node | None]
+Rewrite = Callable[..., Node | None]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Rule:
     """One rule of the optimizer.
 
     ``apply`` gives the node that replaces its argument, or None where the rule does not apply. It is asked only about
-    nodes of the operators in ``on``.
+    nodes of the operators in ``on``. With ``with_readers`` it also gets the nodes that read each node of the plan; an
+    output of the plan is among its own readers.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Rule:
     example: str
     on: tuple[type[Node], ...]
     apply: Rewrite
+    with_readers: bool = False
 
 
 RULES: dict[str, Rule] = {}
@@ -46,12 +48,13 @@ def rule(
     example: str,
     when: str = "always",
     stage: str = "simplify",
+    with_readers: bool = False,
 ) -> Callable[[Rewrite], Rewrite]:
     """Declare the function below as the rewriting of a rule that has its name."""
 
     def declare(apply: Rewrite) -> Rewrite:
         name = apply.__name__
-        RULES[name] = Rule(name, stage, law, before, after, when, why, example, on, apply)
+        RULES[name] = Rule(name, stage, law, before, after, when, why, example, on, apply, with_readers)
         return apply
 
     return declare

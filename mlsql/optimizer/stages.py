@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import functools
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import InternalError
-from ..planner.node import Node
+from ..planner.node import Node, readers
 from ..planner.plan import Plan
 from .rule import RULES, Rule, Step
 from .rules.whole import prune, share
@@ -61,9 +62,9 @@ def run_stage(stage: str, plan: Plan, steps: list[Step], without: Collection[str
             for operator in r.on:
                 by_operator.setdefault(operator, []).append(r)
 
-    def change(node: Node) -> Node:
+    def change(node: Node, users: Callable[[], Mapping[Node, Sequence[Node]]]) -> Node:
         for r in by_operator.get(type(node), ()):
-            new = r.apply(node)
+            new = r.apply(node, users()) if r.with_readers else r.apply(node)
             if new is not None and new is not node:
                 check(r, node, new)
                 steps.append(Step(stage, r, node, new))
@@ -72,10 +73,19 @@ def run_stage(stage: str, plan: Plan, steps: list[Step], without: Collection[str
 
     for _ in range(MAX_PASSES):
         count = len(steps)
-        plan = plan.rewritten(change)
+        users = functools.cache(functools.partial(all_readers, plan))
+        plan = plan.rewritten(functools.partial(change, users=users))
         if len(steps) == count:
             return plan
     raise InternalError(f"the rules of the stage {stage} do not come to an end; the last was {steps[-1].rule.name}")
+
+
+def all_readers(plan: Plan) -> Mapping[Node, Sequence[Node]]:
+    """The nodes that read each node of a plan; an output, which the caller reads, is among its own readers."""
+    found = readers(plan.outputs.values())
+    for output in plan.outputs.values():
+        found[output].append(output)
+    return found
 
 
 def check(rule: Rule, before: Node, after: Node) -> None:

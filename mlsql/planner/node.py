@@ -41,6 +41,9 @@ class Emitter(Protocol):
     def once(self, expression: str) -> str:
         """The name of a value that is computed before the loop."""
 
+    def is_fixed(self, node: Node) -> bool:
+        """Whether the value of ``node`` is the same in every pass, so that ``once`` may read its array."""
+
     def temporary(self, like: Type) -> str:
         """The name of a scratch array, free again when this kernel ends."""
 

@@ -29,7 +29,11 @@ from .ops import (
     like,
 )
 
-NEUTRAL = {Segment: 0.0, SegmentMax: -math.inf, SegmentMin: math.inf}  # what adds nothing to a fold
+NEUTRAL: dict[type[Node], float] = {
+    Segment: 0.0,
+    SegmentMax: -math.inf,
+    SegmentMin: math.inf,
+}  # what adds nothing to a fold
 
 
 class Restriction:
@@ -89,19 +93,19 @@ class Restriction:
 
     def sampled(self, node: Node) -> Node:
         """The groups of the batch, each from a sample of its members."""
-        assert isinstance(node, tuple(NEUTRAL)) and self.step is not None
+        assert isinstance(node, (Segment, SegmentMax, SegmentMin)) and self.step is not None
         count, *further = self.fan_out
         size = self.batch.rows
         slots = RowSet(f"{self.batch.name} sample {self.depth}", None if size is None else size * count)
         members = GroupSample(self.index, node.index, self.step, count, slots, self.seed)
-        there = SampleThere(self.index, node.index, count, slots)
+        there: Node = SampleThere(self.index, node.index, count, slots)
         inner = Restriction(
             node.index.type.rows, members,
             fixed=self.fixed, fan_out=further, step=self.step, seed=self.seed, depth=self.depth + 1,
         )  # fmt: skip
         x = inner.at(node.x)
+        there = Reshape(there, (1,) * x.type.rank) if x.type.rank else there
         self.multiples[slots] = count
         self.multiples |= {r: n * count for r, n in inner.multiples.items()}
-        shaped = Reshape(there, (1,) * x.type.rank) if x.type.rank else there
-        x = Where(shaped, x, like(NEUTRAL[type(node)], x))
-        return type(node)(x, SampleSlot(count, slots, self.batch), self.batch)
+        empty = like(NEUTRAL[type(node)], x)
+        return type(node)(Where(there, x, empty), SampleSlot(count, slots, self.batch), self.batch)

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+
 from ...planner.node import Node, walk
 from ...planner.ops import (
     Add,
     Cast,
     Concat,
     Constant,
+    Contract,
     Counter,
     Index,
     Negate,
     Parameter,
     Place,
     Reshape,
+    Slice,
     State,
     Subtract,
     Take,
+    Transpose,
+    broadcast,
+    int_size,
 )
+from ...planner.ops.contract import ROW
 from ...types import UNIT
 from ..rule import rule
 from .algebra import MAPS
@@ -73,3 +82,78 @@ def take_last(node: Node) -> Node | None:
     if node.nbytes > sum(t.nbytes for t in taken) and not isinstance(node, Cast):
         return None
     return Take(node.with_inputs(n.x if isinstance(n, Take) else n for n in node.inputs), taken[0].index)
+
+
+def operands(node: Contract) -> list[tuple[str, Node, str, Node]]:
+    """The letters and the node of one operand and of the other, both ways round."""
+    a, b, _ = node.letters()
+    return [(a, node.x, b, node.y), (b, node.y, a, node.x)]
+
+
+def is_one_hot(node: Node) -> bool:
+    """Whether each row is zeros with one known number among them."""
+    return isinstance(node, Place) and isinstance(node.x, Constant) and node.base is None and node.type.rows != UNIT
+
+
+@rule(
+    Contract,
+    law="contract(onehot(k), W) = take(W, k)",
+    before="contract(onehot(k), W)",
+    after="take(W, k)",
+    when="W has no rows of its own",
+    why="a product with a vector that is 1 in one place is a look-up: neither the vector nor the product is computed, "
+    "and the gradient touches the rows that were looked up",
+    example="CREATE MODEL m INPUT (k INTEGER) AS SELECT LINEAR(ONE_HOT(k, 4), 3) AS z MINIMIZE AVG(SUM_OF(z * z))",
+)
+def one_hot_is_take(node: Node) -> Node | None:
+    assert isinstance(node, Contract)
+    for a, x, b, w in operands(node):
+        rest = b.replace(a[1:], "")
+        if not is_one_hot(x) or w.type.rows != UNIT or a[1:] not in b or node.letters()[2] != a[0] + rest:
+            continue
+        assert isinstance(x, Place) and isinstance(x.x, Constant)
+        first = b.index(a[1:])
+        order = (first, *(i for i in range(len(b)) if i != first))
+        new = Take(w if not first else Transpose(w, order), x.index)
+        return new if x.x.value == 1 and new.type == node.type else None
+    return None
+
+
+@rule(
+    Contract,
+    law="contract(concat(x, y), W) = contract(x, W above) + contract(y, W below)",
+    before="contract(concat(x, onehot(k)), W)",
+    after="contract(x, W[:n]) + contract(onehot(k), W[n:])",
+    when="a part is a one-hot vector",
+    why="the one-hot part becomes a look-up; the dense parts beside each other stay one matrix",
+    example="CREATE MODEL m INPUT (x FLOAT[2], k INTEGER) AS SELECT LINEAR(CONCAT(x, ONE_HOT(k, 4)), 3) AS z "
+    "MINIMIZE AVG(SUM_OF(z * z))",
+)
+def split_at_one_hot(node: Node) -> Node | None:
+    assert isinstance(node, Contract)
+    out = node.letters()[2]
+    for a, x, b, w in operands(node):
+        if not (isinstance(x, Concat) and any(is_one_hot(p) for p in x.parts)):
+            continue
+        letter = a[1:][x.axis]
+        if letter in out or letter not in b:
+            continue
+        axis = b.removeprefix(ROW).index(letter)
+        spec, start, terms = f"{a},{b}->{out}", 0, list[Node]()
+        for part in dense_together(x):
+            stop = start + int_size(part, x.axis)
+            terms.append(Contract(spec, part, Slice(w, axis, start, stop)))
+            start = stop
+        new = functools.reduce(Add, terms)
+        return new if new.type == node.type else None
+    return None
+
+
+def dense_together(whole: Concat) -> list[Node]:
+    """The parts of a concatenation, the dense ones that stand side by side in one."""
+    found: list[Node] = []
+    parts = [broadcast(p, p.type.with_(rows=whole.type.rows)) for p in whole.parts]
+    for one_hot, group in itertools.groupby(parts, is_one_hot):
+        together = tuple(group)
+        found += together if one_hot or len(together) == 1 else (Concat(together, whole.axis),)
+    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...planner.node import Node
-from ...planner.ops import Concat, Contract, Reshape, Slice, Transpose
+from ...planner.ops import Add, Concat, Contract, Pad, Reshape, Slice, Transpose, int_size
 from ...planner.ops.contract import ROW
 from ...types import UNIT
 from ..rule import rule
@@ -65,6 +65,73 @@ def slice_of_concat(node: Node) -> Node | None:
                 if first <= start and stop <= last and same:
                     return Slice(part, axis, start - first, stop - first)
     return None
+
+
+@rule(
+    Add,
+    Pad,
+    law="pads that lie side by side are one pad of the parts end to end",
+    before="pad(x) + pad(y)",
+    after="concat(x, y)",
+    when="y starts where x ends",
+    why="the gradient of slices is put together from its parts: no zeros are written and added",
+    example="CREATE MODEL m INPUT (x FLOAT, y FLOAT[2]) PARAMETERS (w FLOAT[3]) "
+    "AS SELECT x * w[1] + DOT(y, w[2:3]) AS z MINIMIZE AVG(z * z)",
+)
+def pads_side_by_side(node: Node) -> Node | None:
+    match node:
+        case Pad(x, axis, 0, size) if x.type.shape[axis] == size:
+            return x
+        case Add(Pad() as p, Pad() as q):
+            return joined_pads(p, q)
+        case (
+            Add(Add(x, Pad() as p), Pad() as q)
+            | Add(Pad() as q, Add(x, Pad() as p))
+            | Add(Add(Pad() as p, x), Pad() as q)
+            | Add(Pad() as q, Add(Pad() as p, x))
+        ):
+            both = joined_pads(p, q)
+            return both and Add(x, both)
+    return None
+
+
+def joined_pads(p: Pad, q: Pad) -> Node | None:
+    """Two pads as one, if one of them starts where the other ends."""
+    if p.start > q.start:
+        p, q = q, p
+    if p.type != q.type or p.axis != q.axis or p.start + int_size(p.x, p.axis) != q.start:
+        return None
+    return Pad(Concat((p.x, q.x), p.axis), p.axis, p.start, p.size)
+
+
+@rule(
+    Concat,
+    law="concat(concat(x, y), z) = concat(x, y, z)",
+    before="concat(concat(x, y), z)",
+    after="concat(x, y, z)",
+    when="all lie along one axis; rows of a matrix count as parts of it written out flat",
+    why="every part is computed where the whole wants it, and copied once at most",
+    example="CREATE MODEL m INPUT (x FLOAT, y FLOAT) PARAMETERS (w FLOAT[3]) "
+    "AS SELECT DOT(CONCAT(CONCAT(x, y), y), w) AS z MINIMIZE AVG(z)",
+)
+def concat_once(node: Node) -> Node | None:
+    assert isinstance(node, Concat)
+    parts = tuple(p for part in node.parts for p in parts_of(part, node))
+    new = Concat(parts, node.axis)
+    return new if parts != node.parts and new.type == node.type else None
+
+
+def parts_of(part: Node, whole: Concat) -> tuple[Node, ...]:
+    """The parts of a part, as parts of the whole."""
+    match part:
+        case Concat(parts, axis) if axis == whole.axis and part.type.element == whole.type.element:
+            inner = parts
+        case Reshape(Concat(parts, 0) as x, (_,)) if x.type.element == whole.type.element:
+            inner = tuple(Reshape(p, (p.type.entry_size or 0,)) for p in parts)
+        case _:
+            return (part,)
+    same = all((p.type.rows, p.type.element) == (part.type.rows, part.type.element) for p in inner)
+    return inner if same else (part,)
 
 
 @rule(

@@ -43,8 +43,9 @@ from .map import (
 )
 from .reduce import Argmax, Broadcast, LogSumExp, Max, Min, Reduce, Softmax, Sum, broadcast, mean, one, sum_to
 from .sample import GroupSample, SampleSlot, SampleThere
+from .segment import GroupJoin, PairDot, Segment, SegmentMax, SegmentMin
 from .shape import Concat, Pad, Reshape, Slice, Transpose, drop_axis, int_size, stack
-from .take import Pick, Place, Segment, Take
+from .take import Pick, Place, Take
 
 __all__ = [
     "Absolute",
@@ -66,6 +67,7 @@ __all__ = [
     "Exp",
     "Greater",
     "GreaterEqual",
+    "GroupJoin",
     "GroupSample",
     "Index",
     "Iterate",
@@ -84,6 +86,7 @@ __all__ = [
     "NotEqual",
     "Or",
     "Pad",
+    "PairDot",
     "Parameter",
     "Pick",
     "Place",
@@ -94,6 +97,8 @@ __all__ = [
     "SampleSlot",
     "SampleThere",
     "Segment",
+    "SegmentMax",
+    "SegmentMin",
     "Sigmoid",
     "Sign",
     "Sin",

@@ -45,8 +45,8 @@ class GroupSample(Node):
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         groups = _grouping(self.groups)
-        members = e.once(f"group_members({inputs[1]}, {e.rows(groups.over)})")
-        e.line(f"group_sample({inputs[0]}, *{members}, {inputs[2]}, {self.seed}, {self.count}, {out})")
+        members = e.once(f"group_rows({inputs[1]}, {e.rows(groups.over)})")
+        e.line(f"group_sample({inputs[0]}, {members}, {inputs[2]}, {self.seed}, {self.count}, {out})")
 
 
 @operator
@@ -69,8 +69,8 @@ class SampleThere(Node):
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         groups = _grouping(self.groups)
-        members = e.once(f"group_members({inputs[1]}, {e.rows(groups.over)})")
-        e.line(f"sample_there({inputs[0]}, *{members}, {self.count}, {out})")
+        members = e.once(f"group_rows({inputs[1]}, {e.rows(groups.over)})")
+        e.line(f"sample_there({inputs[0]}, {members}, {self.count}, {out})")
 
 
 @operator
@@ -86,4 +86,4 @@ class SampleSlot(Node):
         return Type(self.rows, BIGINT)
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
-        e.line(f"floor_divide(arange({e.rows(self.rows)}), {self.count}, {out})")
+        e.call("sample_slots", self.count, out)

@@ -1,21 +1,31 @@
-"""Take and Segment: rows picked by an index, and rows summed by one. Each is the other's gradient.
+"""Take: rows picked by an index. It is a join, a filter, a sort, a mini-batch; to a network, an embedding lookup.
 
-Take is a join, a filter, a sort, a mini-batch; to a network it is gather or an embedding lookup. Segment is GROUP BY
-with SUM; to a network, scatter-add or message passing. Pick and Place do the same along the last axis inside a row.
+Its gradient is Segment, a GROUP BY. Pick and Place do the same along the last axis inside a row.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from ...types import UNIT, Dim, RowSet, Type, TypeProblem, common_rows, promote
-from ..node import Emitter, Node, operator, size_of
+from ...types import UNIT, Dim, Type, TypeProblem, common_rows, promote
+from ..node import Emitter, Node, operator
 from . import reduce as reduces
+from . import segment as segments
 
 
-def _indexed(index: Node) -> None:
+def check_index(index: Node) -> None:
+    """Raise TypeProblem unless the values of ``index`` are positions."""
     if index.type.element.kind not in ("integer", "category"):
         raise TypeProblem(f"an index must be an integer or a class label, not {index.type.element}")
+
+
+def taken(x: Node, index: Node) -> Type:
+    """The type of the rows of x that an index picks: a value of the unit row set has its rows along its first axis."""
+    check_index(index)
+    t = x.type
+    if t.rows == UNIT and not t.shape:
+        raise TypeProblem("there are no rows to take")
+    return Type(index.type.rows, t.element, t.shape[1:] if t.rows == UNIT else t.shape)
 
 
 @operator
@@ -27,17 +37,13 @@ class Take(Node):
     index: Node
 
     def infer(self) -> Type:
-        _indexed(self.index)
-        t = self.x.type
-        if t.rows == UNIT and not t.shape:
-            raise TypeProblem("there are no rows to take")
-        return Type(self.index.type.rows, t.element, t.shape[1:] if t.rows == UNIT else t.shape)
+        return taken(self.x, self.index)
 
     def vjp(self, g: Node) -> tuple[Node | None, ...]:
         if self.x.type.element.kind != "float":
             return None, None
         t = self.x.type
-        return Segment(g, self.index, t.rows, t.shape[0] if t.rows == UNIT else 0), None
+        return segments.Segment(g, self.index, t.rows, t.shape[0] if t.rows == UNIT else 0), None
 
     def bytes(self) -> int:
         """Only the rows that are taken are read."""
@@ -46,36 +52,6 @@ class Take(Node):
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         # "clip" lets NumPy write into the output directly; indexes are checked when they are made
         e.call(f"{inputs[0]}.take", inputs[1], "0", out, "'clip'")
-
-
-@operator
-class Segment(Node):
-    """The sum of the rows of x that share an index: row k of the output sums x where index = k.
-
-    ``rows`` is the row set of the output; with the unit row set the groups are a first axis of ``size``.
-    """
-
-    kind: ClassVar[str] = "segment"
-    x: Node
-    index: Node
-    rows: RowSet
-    size: Dim = 0
-
-    def infer(self) -> Type:
-        _indexed(self.index)
-        common_rows(self.x.type.rows, self.index.type.rows)
-        t = self.x.type
-        return Type(self.rows, promote(t.element), (self.size, *t.shape) if self.rows == UNIT else t.shape)
-
-    def vjp(self, g: Node) -> tuple[Node | None, ...]:
-        return reduces.sum_to(Take(g, self.index), self.x.type), None
-
-    def flops(self) -> int:
-        return size_of(self.x.type.with_(rows=common_rows(self.x.type.rows, self.index.type.rows)))
-
-    def emit(self, e: Emitter, out: str, *inputs: str) -> None:
-        e.call("fill", "0", out)
-        e.call("add.at", out, inputs[1], inputs[0])
 
 
 @operator
@@ -88,7 +64,7 @@ class Pick(Node):
     index: Node
 
     def infer(self) -> Type:
-        _indexed(self.index)
+        check_index(self.index)
         t = self.x.type
         if t.rank != 1:
             raise TypeProblem("PICK takes a vector a row")
@@ -99,7 +75,7 @@ class Pick(Node):
             return None, None
         size = self.x.type.shape[0]
         if self.x.type.rows == UNIT and self.index.type.rows != UNIT:
-            return Segment(g, self.index, UNIT, size), None
+            return segments.Segment(g, self.index, UNIT, size), None
         return Place(g, self.index, size), None
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
@@ -122,7 +98,7 @@ class Place(Node):
     base: Node | None = None
 
     def infer(self) -> Type:
-        _indexed(self.index)
+        check_index(self.index)
         t = self.x.type
         if t.rank:
             raise TypeProblem("PLACE takes one number a row")

@@ -1,0 +1,164 @@
+"""Joins and group-bys: rows are taken as late as possible where data is fixed, and as early where a model learns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ...planner.node import Node, walk
+from ...planner.ops import (
+    Argmax,
+    Broadcast,
+    Cast,
+    Concat,
+    Contract,
+    Counter,
+    GroupJoin,
+    Index,
+    LogSumExp,
+    Max,
+    Min,
+    Multiply,
+    Pad,
+    PairDot,
+    Parameter,
+    Pick,
+    Place,
+    Reshape,
+    Segment,
+    Slice,
+    Softmax,
+    State,
+    Sum,
+    Take,
+    Transpose,
+    broadcast,
+)
+from ...planner.ops.contract import ROW
+from ...types import UNIT
+from ..rule import rule
+from .algebra import MAPS
+
+ROW_WISE: tuple[type[Node], ...] = (
+    *MAPS,
+    *(Cast, Reshape, Transpose, Slice, Pad, Concat, Sum, Max, Min, LogSumExp, Softmax, Argmax, Pick, Place),
+    *(Broadcast, Contract),
+)
+
+MESSAGES = (
+    "CREATE MODEL m INPUT nodes (id BIGINT, x FLOAT[3]), edges (src BIGINT, dst BIGINT, w FLOAT) "
+    "AS WITH h AS (SELECT id, LINEAR(x, 2) AS h FROM nodes), "
+    "s AS (SELECT e.dst AS id, SUM(e.w * h.h) AS h FROM edges e JOIN h ON h.id = e.src GROUP BY e.dst) "
+    "SELECT id, LINEAR(h, 1) AS y FROM s MINIMIZE AVG(y * y)"
+)
+
+
+@rule(
+    Take,
+    law="take(take(x, i), j) = take(x, take(i, j))",
+    before="take(take(x, i), j)",
+    after="take(x, take(i, j))",
+    why="a batch of a join is an index into the table: the joined rows are never all there",
+    example="CREATE MODEL m INPUT flights (plane BIGINT, delay FLOAT), planes (id BIGINT, seats FLOAT) "
+    "AS SELECT LINEAR(p.seats, 1) AS y, delay FROM flights f JOIN planes p ON p.id = f.plane "
+    "MINIMIZE AVG((y - delay) ** 2)",
+)
+def take_of_take(node: Node) -> Node | None:
+    match node:
+        case Take(Take(x, i), j) if i.type.rows != UNIT:
+            return Take(x, Take(i, j))
+    return None
+
+
+def is_learned(*nodes: Node) -> bool:
+    """Whether the values may change from step to step."""
+    return any(isinstance(n, (Parameter, State, Counter, Index)) for n in walk(nodes))
+
+
+@rule(
+    Take,
+    law="take(f(x), i) = f(take(x, i)) for an f of one row",
+    before="take(f(x), i)",
+    after="f(take(x, i))",
+    when="a parameter reaches x, and all that is taken of f(x) is fewer rows than x has",
+    why="f runs on the rows that are read only; where no parameter reaches x the law is used the other way round",
+    example="CREATE MODEL m INPUT nodes (id BIGINT, x FLOAT[3]), labels (id BIGINT, y FLOAT) "
+    "AS WITH h AS (SELECT id, TANH(LINEAR(x, 2)) AS h FROM nodes) "
+    "SELECT SUM_OF(h.h) AS z, y FROM labels JOIN h USING (id) MINIMIZE AVG((z - y) ** 2)",
+    with_readers=True,
+)
+def take_first(node: Node, readers: Mapping[Node, Sequence[Node]]) -> Node | None:
+    assert isinstance(node, Take)
+    x, index = node.x, node.index
+    if not isinstance(x, ROW_WISE) or UNIT in (x.type.rows, index.type.rows) or not is_learned(x):
+        return None
+    takes = readers.get(x, [x])  # without readers it was made in this pass: the next one knows them
+    if not all(isinstance(n, Take) and n.x is x for n in takes):
+        return None
+    counts = [n.type.rows.rows for n in takes]
+    rows = x.type.rows.rows
+    if rows is None or None in counts or sum(c or 0 for c in counts) >= rows:
+        return None
+    inputs = [n if n.type.rows == UNIT else Take(n, index) for n in x.inputs]
+    if isinstance(x, Broadcast):
+        return broadcast(inputs[0], x.target.with_(rows=index.type.rows))
+    return x.with_inputs(inputs)
+
+
+def pays(x: Node, *indexes: Node) -> bool:
+    """Whether taken rows should stay unwritten: not those of a table of parameters that a batch looks up.
+
+    They are few, and the update of the table is to see which rows they are.
+    """
+    return x.type.rows != UNIT or not is_learned(*indexes)
+
+
+@rule(
+    Segment,
+    law="segment(w * take(x, i), j) = group_join(x, i, j, w)",
+    before="segment(w * take(x, i), j)",
+    after="group_join(x, i, j, w)",
+    when="w is one number a row, or absent; x is no table of parameters that a batch looks up",
+    why="a join and the GROUP BY above it become one pass: the joined rows are never written to memory",
+    example=MESSAGES,
+)
+def join_and_group(node: Node) -> Node | None:
+    assert isinstance(node, Segment)
+    match node.x:
+        case Take() as taken:
+            weight = None
+        case Multiply(Take() as taken, w) if is_weight(w, taken):
+            weight = w
+        case Multiply(w, Take() as taken) if is_weight(w, taken):
+            weight = w
+        case _:
+            return None
+    if taken.index.type.rows != node.index.type.rows or not pays(taken.x, taken.index, node.index):
+        return None
+    weight = Reshape(weight, ()) if weight is not None and weight.type.shape else weight
+    new = GroupJoin(taken.x, taken.index, node.index, node.rows, weight, node.size)
+    return new if new.type == node.type else None
+
+
+def is_weight(w: Node, taken: Node) -> bool:
+    """Whether ``w`` is one number for each of the taken rows."""
+    return w.type.rows == taken.type.rows and w.type.rank <= taken.type.rank and all(d == 1 for d in w.type.shape)
+
+
+@rule(
+    Contract,
+    law="dot(take(x, i), take(y, j)) = pair_dot(x, i, y, j)",
+    before="contract(take(x, i), take(y, j))",
+    after="pair_dot(x, i, y, j)",
+    when="whole entries are multiplied and summed; x and y are no tables of parameters that a batch looks up",
+    why="the products are summed as the rows are read: neither side of the join is written to memory",
+    example="CREATE MODEL m INPUT nodes (id BIGINT, x FLOAT[3]), links (a BIGINT, b BIGINT, y FLOAT) "
+    "AS WITH h AS (SELECT id, LINEAR(x, 2) AS h FROM nodes) "
+    "SELECT DOT(p.h, q.h) AS z, y FROM links JOIN h p ON p.id = a JOIN h q ON q.id = b MINIMIZE AVG((z - y) ** 2)",
+)
+def dot_of_takes(node: Node) -> Node | None:
+    match node:
+        case Contract(_, Take(x, i), Take(y, j)) if UNIT not in (i.type.rows, j.type.rows):
+            a, b, out = node.letters()
+            new = PairDot(x, i, y, j) if a == b and out == ROW and pays(x, i, j) and pays(y, i, j) else None
+            return new if new is not None and new.type == node.type else None
+    return None
