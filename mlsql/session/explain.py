@@ -80,7 +80,7 @@ def planned(session: Session, statement: Train) -> tuple[Model, Any, tuple[Step,
     settings = read_settings(statement)
     model = bound(statement, definition, {})
     if model.skeleton is not None:
-        model, read = read_training(session, statement, definition, {})
+        model, _ = read_training(session, statement, definition, {})
         rows = model.rows.rows or 1
         count = split_count(statement, rows)
         loop, steps = plan_training(model, settings, rows, count, subset=count != rows)
