@@ -11,9 +11,10 @@ from sqlglot import exp
 
 from ..errors import Place, ProgrammingError
 from ..parser.statements import ColumnDeclaration, CreateModel, Expression, Initializer, ParameterDeclaration
-from ..types import FLOAT, UNIT, Dim, RowSet, Shape, Symbol, TypeProblem, category, shape_text
+from ..types import DOUBLE, FLOAT, UNIT, Dim, RowSet, Shape, Symbol, TypeProblem, category, shape_text, text
+from .data import Data, Leaves
 from .expressions import ExpressionBinder
-from .model import IndexCheck, Initial, Model, ModelParameter, classes_symbol
+from .model import IndexCheck, Initial, Model, ModelParameter, Statistic, classes_symbol
 from .node import Node, walk
 from .ops import Column, Parameter, Pick
 from .ops import Place as PlaceNode
@@ -50,6 +51,10 @@ class _ModelBinder:
         self.inputs = {d.name: self.input_column(d) for d in statement.inputs}
         self.targets = {d.name: self.target_column(d) for d in statement.target}
         self.weight_columns: dict[str, Column] = {}
+        declared = {
+            d.name.lower(): Data("{0}", (d.name,), d.name, d.element, d.shape, d.type_text) for d in statement.inputs
+        }
+        self.leaves = Leaves(INPUT, declared, [*self.inputs, *self.targets], self.sizes)
         self.check_names()
         self.alias = "model"
 
@@ -66,13 +71,7 @@ class _ModelBinder:
         return tuple(d.name for d in self.statement.target if d.element is None or d.name.lower() in named)
 
     def input_column(self, d: ColumnDeclaration) -> Column:
-        if d.element is None:
-            raise ProgrammingError(
-                f'the input "{d.name}" is {d.type_text}, and a model computes with numbers',
-                place=d.place,
-                hint="encode it in the query that the model reads, or make it the TARGET",
-            )
-        return self.named(Column(d.name, INPUT, d.element, d.shape), d.name)
+        return self.named(Column(d.name, INPUT, d.element or text(d.type_text), d.shape), d.name)
 
     def target_column(self, d: ColumnDeclaration) -> Column:
         if d.element is None and NESTED.search(d.type_text):
@@ -113,20 +112,29 @@ class _ModelBinder:
             if d.element.kind != "float":
                 raise ProgrammingError(f"a parameter is FLOAT or DOUBLE, not {d.element}", place=d.place)
             node = Parameter(d.name, d.element, d.shape)
-            self.add_parameter(node, initial_of(d.initializer, d.shape), d.frozen)
+            self.add_parameter(ModelParameter(node, initial_of(d.initializer, d.shape), d.frozen))
 
-    def add_parameter(self, node: Parameter, initial: Initial, frozen: bool = False) -> None:
-        self.parameters[node.name] = ModelParameter(node, initial, frozen)
-        self.names[node] = node.name
+    def add_parameter(self, parameter: ModelParameter) -> Parameter:
+        self.parameters[parameter.node.name] = parameter
+        self.names[parameter.node] = parameter.node.name
+        return parameter.node
 
-    def layer_parameter(self, role: str, shape: Shape, initializer: str) -> Parameter:
+    def layer_parameter(
+        self, role: str, shape: Shape, initializer: str, arguments: tuple[float, ...] = (), unknown: str | None = None
+    ) -> Parameter:
         """A parameter of a layer, named by the alias; a second layer under one alias counts on: weight_2."""
         name, count = f"{self.alias}.{role}", 2
         while name in self.parameters:
             name, count = f"{self.alias}.{role}_{count}", count + 1
-        node = Parameter(name, FLOAT, shape)
-        self.add_parameter(node, Initial(initializer))
-        return node
+        initial = Initial(initializer, arguments)
+        return self.add_parameter(ModelParameter(Parameter(name, FLOAT, shape), initial, unknown=unknown))
+
+    def statistic(self, label: str, value: Statistic, shape: Shape) -> Parameter:
+        """The parameter that holds a statistic; what is asked for twice is computed once."""
+        while label in self.parameters and self.parameters[label].statistic != value:
+            label += "'"
+        node = Parameter(label, DOUBLE, shape)
+        return self.add_parameter(ModelParameter(node, Initial("STATISTIC"), True, value))
 
     # -- the statement -------------------------------------------------------------------------------------------------
 
@@ -150,6 +158,8 @@ class _ModelBinder:
             categories=self.categories,
             type_texts={d.name: d.type_text for d in (*self.statement.inputs, *self.statement.target)},
             index_checks=self.find_index_checks([*columns.values(), *([loss] if loss is not None else [])]),
+            data=self.leaves.data,
+            vocabularies=self.leaves.vocabularies,
             names=self.names,
         )
 
@@ -206,6 +216,8 @@ class _ModelBinder:
             scope,
             rows=INPUT,
             own_parameter=self.layer_parameter,
+            own_statistic=self.statistic,
+            leaves=self.leaves,
             classes=self.classes,
             hidden=hidden,
         )
@@ -256,7 +268,9 @@ class _ModelBinder:
         whole = Place(self.statement.text, 0, len(self.statement.text.rstrip()))
         places = {d.name: d.place for d in (*self.statement.inputs, *self.statement.target)}
         for node in walk(roots):
-            if isinstance(node, (Pick, PlaceNode)) and isinstance(node.index, Column):
+            if not isinstance(node, (Pick, PlaceNode)) or not isinstance(node.index, Column):
+                continue
+            if node.index.name not in self.leaves.data:
                 size = node.x.type.shape[0] if isinstance(node, Pick) else node.size
                 column = node.index
                 place = places.get(column.name, whole)
