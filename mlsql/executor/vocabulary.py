@@ -36,7 +36,7 @@ def distinct(storage: Storage, expression: str, source: str, values: Any = None)
     """The sorted distinct values of an expression over the rows of what stands after FROM; NULL is none."""
     sql = f"SELECT DISTINCT {expression} AS v FROM {source}"
     [(_, type_text)] = storage.describe(f"({sql})", values)
-    texts = storage.query(f"SELECT CAST(v AS VARCHAR) AS v FROM ({sql}) WHERE v IS NOT NULL ORDER BY v", values)
+    texts = storage.query(f"SELECT CAST(v AS VARCHAR) AS text FROM ({sql}) WHERE v IS NOT NULL ORDER BY v", values)
     return Keys(type_text, texts.column(0).combine_chunks())
 
 

@@ -12,6 +12,7 @@ from ..parser.tokens import dialect
 from ..types import DOUBLE, TypeProblem
 from .data import Category, Data, Value, composed
 from .functions import FUNCTIONS
+from .model import SqlCheck
 from .ops import Column
 
 if TYPE_CHECKING:
@@ -73,22 +74,24 @@ class DataArguments:
 
     def sql(self, tree: exp.Expression) -> Data:
         """An expression that DuckDB computes, with the columns in it."""
-        subquery = tree.find(exp.Query)
-        if subquery is not None:
-            raise self.binder.problem(tree, "a subquery cannot stand here", "join in the table that the model is given")
+        if tree.find(exp.Query, exp.Window) is not None:
+            hint = "compute it in the table that the model is given"
+            raise self.binder.problem(tree, "only one row's columns can be read here", hint)
         parts: list[Data] = []
 
         def hole(node: exp.Expression) -> exp.Expression:
             if isinstance(node, exp.Column) or (isinstance(node, exp.Anonymous) and gives(node, "Data")):
-                parts.append(self.declared_or_problem(node) if isinstance(node, exp.Column) else self.data(node))
+                parts.append(self.data(node))
                 return exp.Var(this=f"{{{len(parts) - 1}}}")
             return node
 
+        place = self.binder.place(tree)
         template = tree.transform(hole).sql(dialect=dialect())
-        return composed(template, *parts, element=DOUBLE)
-
-    def declared_or_problem(self, tree: exp.Column) -> Data:
-        return self.declared(tree) or self.column(tree)
+        if not parts:
+            raise self.binder.problem(tree, f"{template} reads no column", "a column of INPUT is needed here")
+        found = composed(template, *parts, element=DOUBLE)
+        self.binder.leaves.checks.append(SqlCheck(found.sql, found.reads, place))
+        return found
 
     def key(self, tree: exp.Expression) -> Data | Category:
         """What can be looked up: SQL over columns, or buckets."""
@@ -96,8 +99,6 @@ class DataArguments:
             found = self.call(tree)
             assert isinstance(found, Category)
             return found
-        if isinstance(tree, exp.Anonymous) and str(tree.this).upper() in FUNCTIONS and not gives(tree, "Data"):
-            return self.binder.bind(tree)  # type: ignore[return-value]  # a position that the model computes
         return self.data(tree)
 
     def feature(self, tree: exp.Expression) -> Value | list[Data]:

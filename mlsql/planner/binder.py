@@ -160,6 +160,7 @@ class _ModelBinder:
             index_checks=self.find_index_checks([*columns.values(), *([loss] if loss is not None else [])]),
             data=self.leaves.data,
             vocabularies=self.leaves.vocabularies,
+            sql_checks=tuple(self.leaves.checks),
             names=self.names,
         )
 

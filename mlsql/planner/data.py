@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ..types import BIGINT, FLOAT, Dim, Element, RowSet, Shape, Symbol, TypeProblem
 from . import ops
-from .model import DataColumn, Find, Vocabulary
+from .model import DataColumn, Find, SqlCheck, Vocabulary
 from .node import Node
 from .ops import Column
 
@@ -88,6 +88,7 @@ class Leaves:
         self.rows, self.declared, self.taken, self.sizes = rows, declared, taken, sizes
         self.data: dict[str, DataColumn] = {}
         self.vocabularies: dict[str, Vocabulary] = {}
+        self.checks: list[SqlCheck] = []
 
     def value(self, data: Data) -> Column:
         """The expression's own value: a number or a tensor a row."""

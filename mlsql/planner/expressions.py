@@ -100,6 +100,7 @@ class ExpressionBinder:
         return self._own_statistic(f"{label}({value.name})", statistic, x.shape if shape is None else shape)
 
     def node(self, value: Value) -> Node:
+        """The plan of what a function gives; a category is one-hot."""
         if isinstance(value, Node):
             return value
         if isinstance(value, Data) and value.size is None and value.element is not None:
@@ -199,7 +200,7 @@ class ExpressionBinder:
         if found is not None and found.type.element.kind == "text":
             raise self.problem(
                 tree,
-                f'"{name}" is {found.type}, and a number is needed here',
+                f'"{name}" is {found.type.element}, and a number is needed here',
                 f"FEATURES({name}), ONE_HOT({name}) and EMBED({name}, size) make numbers of it",
             )
         if found is not None:
@@ -331,7 +332,10 @@ class ExpressionBinder:
 
     def argument(self, parameter: inspect.Parameter, tree: exp.Expression) -> Any:
         """One argument of a function, read as the function's signature says."""
-        kind = str(parameter.annotation).rpartition(".")[2].rstrip("'>")
+        return self.read(str(parameter.annotation).rpartition(".")[2].rstrip("'>"), tree)
+
+    def read(self, kind: str, tree: exp.Expression) -> Any:
+        """An argument of a kind: the last word of its annotation."""
         readers: Mapping[str, Callable[[Any], Any]] = {
             "Node": self.bind,
             "int": self.whole_number,
@@ -342,6 +346,7 @@ class ExpressionBinder:
             "Numbers": self.arguments.numbers,
             "Filling": self.arguments.filling,
             "Unknown": self.arguments.unknown,
+            "Argument": lambda tree: lambda kind: self.read(kind, tree),
         }
         if kind in readers:
             return readers[kind](tree)

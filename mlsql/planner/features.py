@@ -2,12 +2,13 @@
 
 DuckDB computes what they read; what they learn is stored with the version, as parameters that nothing changes and as
 vocabularies. A ``Data`` argument is an SQL expression over the columns of INPUT, a ``Key`` one whose values are looked
-up, a ``Feature`` anything that FEATURES can make numbers of.
+up or buckets, a ``Feature`` anything that FEATURES can make numbers of.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +25,7 @@ Feature = Value | list[Data]
 Numbers = list[float]
 Filling = str | float
 Unknown = str
+Argument = Callable[[str], Any]  # reads itself as what it is asked for
 
 DEVIATION = "stddev_pop({v}) * sqrt(count({v}) / count(*))"  # a NULL counts as the average
 AVERAGE = "coalesce(avg({v}), 0)"
@@ -79,21 +81,17 @@ def impute(c: Context, x: Data, value: Filling) -> Data:
 
 
 @function("ONE_HOT")
-def one_hot_of(c: Context, k: Key, size: Size = KEYS_OF_K) -> Node:
+def one_hot_of(c: Context, k: Argument, size: Size = KEYS_OF_K) -> Node:
     """A vector of zeros with a 1 at position k, counted from 0. Without a size k is any column: its sorted distinct
     values in the training rows are the positions, and a value that is none of them gives zeros."""
     if size is KEYS_OF_K:
-        return one_hot(category(c, k))
-    return ops.Place(ops.one(), c.node(k), size)  # type: ignore[arg-type]
+        return one_hot(category(c, k("Key")))
+    return ops.Place(ops.one(), k("Node"), size)  # type: ignore[arg-type]
 
 
-def category(c: Context, k: object) -> Category:
+def category(c: Context, key: Key) -> Category:
     """A key as one of its categories."""
-    if isinstance(k, Category):
-        return k
-    if not isinstance(k, Data):
-        raise TypeProblem("a key is a column, or SQL over columns")
-    return c.leaves.category(k)
+    return key if isinstance(key, Category) else c.leaves.category(key)
 
 
 @function("HASH_BUCKET")
@@ -154,7 +152,7 @@ def embed(c: Context, key: Key, size: int, unknown: Unknown = "ZEROS") -> Node:
     return embedded(c, key, size, "embedding", unknown)
 
 
-def embedded(c: Context, key: object, size: int, role: str, unknown: str) -> Node:
+def embedded(c: Context, key: Key, size: int, role: str, unknown: str) -> Node:
     """The rows of a table of parameters by key. The table's last row is that of unknown keys."""
     if unknown == "ERROR" and isinstance(key, Data):
         rows: Dim = c.leaves.keys(key) if key.size is None else key.size

@@ -59,9 +59,6 @@ class Context(Protocol):
     def leaves(self) -> Leaves:
         """What can be read of the rows of INPUT."""
 
-    def node(self, value: Value) -> Node:
-        """The plan of an expression of any kind; a category is one-hot."""
-
     def number(self, *nodes: Node) -> tuple[Node, ...]:
         """The nodes as numbers of one element type, ready for arithmetic."""
 

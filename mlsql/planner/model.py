@@ -113,6 +113,15 @@ class Vocabulary:
 
 
 @dataclass(frozen=True)
+class SqlCheck:
+    """An expression of DuckDB's that a model computes of its columns: DuckDB says whether it can be."""
+
+    sql: str
+    reads: tuple[str, ...]
+    place: Place
+
+
+@dataclass(frozen=True)
 class Model:
     """A bound model.
 
@@ -135,6 +144,7 @@ class Model:
     index_checks: tuple[IndexCheck, ...] = ()
     data: Mapping[str, DataColumn] = field(default_factory=dict)  # leaves that are no plain columns
     vocabularies: Mapping[str, Vocabulary] = field(default_factory=dict)
+    sql_checks: tuple[SqlCheck, ...] = ()
     names: Mapping[Node, str] = field(default_factory=dict)
 
     @property

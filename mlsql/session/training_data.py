@@ -40,7 +40,8 @@ def used_leaves(model: Model) -> dict[str, DataColumn]:
     """The leaves that the loss reads, and the categorical targets: only these are loaded."""
     assert model.loss is not None
     labels = {name: model.leaf(model.targets[name]) for name in model.categories}
-    return {**model.leaves([model.loss]), **labels}
+    read = {**model.leaves([model.loss]), **labels}
+    return {name: leaf for name, leaf in read.items() if name != CLASS_WEIGHT or CLASS_WEIGHT in model.declared}
 
 
 def used_columns(model: Model) -> dict[str, Column]:
