@@ -30,9 +30,9 @@ def statistics_of(storage: Storage, source: Source, model: Model) -> dict[str, A
     while waiting:  # those that fill NULLs for others come first
         ready = {name: s for name, s in waiting.items() if s.fill is None or s.fill in found}
         items = {name: statistic_sql(s, source, model, found, name) for name, s in ready.items()}
-        sql = ", ".join(f"({text}) AS s{i}" for i, text in enumerate(items.values()))
-        [row] = storage.query(f"SELECT {sql} FROM {source.query.text}", source.query.values).to_pylist()
-        for name, value in zip(items, row.values(), strict=True):
+        sql = "".join(f", ({text})" for text in items.values())
+        [(_, *values)] = storage.rows(f"SELECT count(*){sql} FROM {source.query.text}", source.query.values)
+        for name, value in zip(items, values, strict=True):
             shape = concrete(model.parameters[name].node.shape)
             found[name] = np.array(value, np.float64).reshape(shape)
             del waiting[name]

@@ -27,7 +27,8 @@ Filling = str | float
 Unknown = str
 Argument = Callable[[str], Any]  # reads itself as what it is asked for
 
-DEVIATION = "stddev_pop({v}) * sqrt(count({v}) / count(*))"  # a NULL counts as the average
+# a NULL counts as the average; a column that never changes has no deviation, however its average is rounded
+DEVIATION = "CASE WHEN min({v}) < max({v}) THEN stddev_pop({v}) * sqrt(count({v}) / count(*)) ELSE 0 END"
 AVERAGE = "coalesce(avg({v}), 0)"
 MEDIAN = "coalesce(median({v}), 0)"
 MOST_FREQUENT = (  # of those that are as frequent, the smallest

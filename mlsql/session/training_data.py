@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import DataError, Place, ProgrammingError
+from ..errors import DataError, Place, ProgrammingError, listed
 from ..executor.catalog import StoredVersion
 from ..executor.dataset import (
     Dataset,
@@ -78,8 +78,10 @@ def training_rows(
     with contextlib.ExitStack() as open_until_then:
         if model.vocabularies or model.statistics:
             table = copied(session.storage, source, model)
+            check_rows(table.num_rows, query.place)
             if isinstance(statement.validate, float):
                 kept, _ = split_positions(table.num_rows, statement.validate, seed)
+                check_split(statement, table.num_rows, len(kept))
             open_until_then.enter_context(registered(session.storage, COPY, table))
             columns = {name: (name, type_text) for name, (_, type_text) in source.columns.items()}
             source = Source(Query(COPY, query.place), columns)
@@ -88,6 +90,7 @@ def training_rows(
             open_until_then.enter_context(registered(session.storage, KEPT, table.take(kept)))
             learned_from = Source(Query(KEPT, query.place), source.columns)
         classes = dict(known.classes) if known else classes_of(session.storage, learned_from, model)
+        check_keys(model, classes, query.place)
         model = bound(statement, definition, sizes_told(classes))
         if known:
             fillings = {name: known.parameters[name] for name in model.statistics}
@@ -115,9 +118,31 @@ def load_rows(session: Session, statement: Train, rows: TrainingRows, known: boo
             problem.hint = f"TRAIN {statement.model} ... FROM SCRATCH learns the classes anew"
         problem.at(place)
         raise
-    if dataset.rows == 0:
-        raise DataError("there are no rows to train on", place=place)
+    check_rows(dataset.rows, place)
     return dataset
+
+
+def check_rows(rows: int, place: Place) -> None:
+    """Nothing can be learned from nothing."""
+    if rows == 0:
+        raise DataError("there are no rows to train on", place=place)
+
+
+def check_split(statement: Train, rows: int, kept: int) -> None:
+    """VALIDATE n PERCENT must leave rows on both sides."""
+    if not 0 < kept < rows:
+        raise DataError(
+            f"VALIDATE {statement.validate:g} PERCENT of {rows} rows leaves nothing on one of the sides",
+            place=statement.place,
+        )
+
+
+def check_keys(model: Model, classes: Mapping[str, Keys], place: Place) -> None:
+    """A column whose values are looked up must have one."""
+    for name, vocabulary in model.vocabularies.items():
+        if len(classes[name]) == 0:
+            columns = listed(vocabulary.reads)
+            raise DataError(f"{name} has no keys: it is NULL in every row", place=place, hint=f"leave {columns} out")
 
 
 def check_labels(model: Model, dataset: Dataset, query: Query | None) -> None:
@@ -188,9 +213,5 @@ def split_rows(
         check_labels(model, held_out, statement.validate)
         return None, balanced(model, held_out) if CLASS_WEIGHT in dataset.columns else held_out
     kept, held_out = dataset.split(statement.validate, settings.seed)
-    if not len(kept) or not held_out.rows:
-        raise DataError(
-            f"VALIDATE {statement.validate:g} PERCENT of {dataset.rows} rows leaves nothing on one of the sides",
-            place=statement.place,
-        )
+    check_split(statement, dataset.rows, len(kept))
     return kept, held_out
