@@ -29,8 +29,8 @@ Shape = tuple[Dim, ...]
 class Element:
     """The type of one number in a tensor.
 
-    ``kind`` is one of float, integer, boolean, category. A category is a class index at run time and one of the
-    classes of ``column`` wherever a person sees it.
+    ``kind`` is one of float, integer, boolean, category, text. A category is a class index at run time and one of the
+    classes of ``column`` wherever a person sees it. A text is any SQL type that is no number; plans never hold one.
     """
 
     name: str
@@ -54,6 +54,11 @@ ELEMENTS = {e.name: e for e in (FLOAT, DOUBLE, INTEGER, BIGINT, BOOLEAN)}
 def category(column: str) -> Element:
     """The element type of the classes of ``column``: an index from 0 into its sorted distinct values."""
     return Element(f"CLASS OF {column}", "category", "int64", 8, column)
+
+
+def text(type_text: str) -> Element:
+    """The element type of a column that is no number: only functions that DuckDB computes for us can read it."""
+    return Element(type_text, "text", "object", 0)
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,15 @@ class Type:
 
     def __str__(self) -> str:
         return f"{self.element}{shape_text(self.shape)}" + ("" if self.rows == UNIT else f" per row of {self.rows}")
+
+
+def total(*sizes: Dim) -> Dim:
+    """The sum of sizes; while one of them is open, a symbol that says so: ``7 + KEYS(island)``."""
+    known = sum(s for s in sizes if isinstance(s, int))
+    if all(isinstance(s, int) for s in sizes):
+        return known
+    words = ([str(known)] if known else []) + [str(s) for s in sizes if isinstance(s, Symbol)]
+    return Symbol(" + ".join(words))
 
 
 def concrete(shape: Shape) -> tuple[int, ...]:

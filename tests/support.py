@@ -19,7 +19,7 @@ from mlsql.planner.model import Model, classes_symbol
 from mlsql.planner.node import Node, walk
 from mlsql.planner.ops import Cast, Column, Count, Index, Multiply, Parameter, Positions, Reshape, State, Sum, Take
 from mlsql.planner.plan import Plan
-from mlsql.types import DOUBLE, FLOAT, UNIT, RowSet
+from mlsql.types import DOUBLE, FLOAT, UNIT, RowSet, Symbol
 
 Array = Any
 TABLE = RowSet("table", 7)
@@ -29,10 +29,10 @@ ALL_BUT_EXPAND = tuple(r.name for r in RULES.values() if r.stage != "expand")
 # -- models ------------------------------------------------------------------------------------------------------------
 
 
-def bind(text: str, **classes: int) -> Model:
-    """The model of one CREATE MODEL, with the number of classes of its categorical targets."""
+def bind(text: str, sizes: Mapping[Symbol, int] | None = None, **classes: int) -> Model:
+    """The model of one CREATE MODEL, with the number of classes of its categorical targets, and other sizes."""
     (statement,) = parse(text)
-    return bind_model(statement, {classes_symbol(c): n for c, n in classes.items()})
+    return bind_model(statement, {**(sizes or {}), **{classes_symbol(c): n for c, n in classes.items()}})
 
 
 def loss_of(model: Model) -> Plan:

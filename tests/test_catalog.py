@@ -5,12 +5,14 @@ import math
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import mlsql.errors as errors
 from mlsql.executor.catalog import Catalog, TrainingRun
 from mlsql.executor.storage import Storage
 from mlsql.executor.train import EpochLog
+from mlsql.executor.vocabulary import Keys
 
 RUN = TrainingRun(
     model="digits",
@@ -54,7 +56,8 @@ def catalog(storage):
 
 
 def save(catalog, parameters=PARAMETERS, classes=CLASSES, log=LOG, **changes):
-    return catalog.save_version("digits", parameters, classes, dataclasses.replace(RUN, **changes), log)
+    keys = {name: Keys(type_text, pa.array(texts)) for name, (type_text, texts) in classes.items()}
+    return catalog.save_version("digits", parameters, keys, dataclasses.replace(RUN, **changes), log)
 
 
 def count(catalog, table):
@@ -123,7 +126,7 @@ def test_a_version_comes_back_as_it_was(catalog):
     assert save(catalog) == 1
     version = catalog.load_version("Digits")
     assert version.version == 1
-    assert version.classes == CLASSES
+    assert {n: (k.type_text, k.texts.to_pylist()) for n, k in version.classes.items()} == CLASSES
     assert set(version.parameters) == set(PARAMETERS)
     for name, value in PARAMETERS.items():
         found = version.parameters[name]

@@ -144,6 +144,54 @@ CALLS: dict[str, list[Call]] = {
     ],
     "HINGE": [("HINGE(x, SIGN(y))", lambda c: np.maximum(0, 1 - np.sign(c["y"]) * c["x"]))],
     "KL": [("KL(SOFTMAX(v), SOFTMAX(u))", lambda c: scipy.special.rel_entr(softmax(c["v"]), softmax(c["u"])).sum(-1))],
+    # of what is learned from the data, which stands in parameters and in columns that DuckDB computes
+    "STANDARD_SCALER": [
+        ("STANDARD_SCALER(x)", lambda c: (c["x"] - c["avg(x)"]) / c["stddev(x)"]),
+        ("STANDARD_SCALER(v)", lambda c: (c["v"] - c["avg(v)"]) / c["stddev(v)"]),
+    ],
+    "MIN_MAX_SCALER": [("MIN_MAX_SCALER(x)", lambda c: (c["x"] - c["min(x)"]) / c["range(x)"])],
+    "ROBUST_SCALER": [("ROBUST_SCALER(x)", lambda c: (c["x"] - c["median(x)"]) / c["interquartile_range(x)"])],
+    "IMPUTE": [
+        ("IMPUTE(x, 'mean')", lambda c: c["coalesce(x, avg(x))"]),
+        ("IMPUTE(x, 2)", lambda c: c["coalesce(x, 2.0)"]),
+    ],
+    "HASH_BUCKET": [
+        (
+            "HASH_BUCKET(x, 4)",
+            lambda c: (np.eye(4)[c["coalesce(HASH_BUCKET(x, 4), 0)"]].T * c["HASH_BUCKET(x, 4) IS NOT NULL"]).T,
+        )
+    ],
+    "BUCKETIZE": [
+        (
+            "BUCKETIZE(x, [1, 2])",
+            lambda c: (np.eye(3)[c["coalesce(BUCKETIZE(x, [1, 2]), 0)"]].T * c["BUCKETIZE(x, [1, 2]) IS NOT NULL"]).T,
+        )
+    ],
+    "QUANTILE_BUCKETIZE": [
+        (
+            "QUANTILE_BUCKETIZE(x, 3)",
+            lambda c: np.eye(3)[(c["x"][:, None] >= c["quantiles_3(x)"]).sum(1)],
+        )
+    ],
+    "FEATURE_CROSS": [
+        (
+            "EMBED(FEATURE_CROSS(x, y), 2)",
+            lambda c: c["KNOWN(FEATURE_CROSS(x, y))"][:, None] * c["z.embedding"][c["KEY(FEATURE_CROSS(x, y))"]],
+        )
+    ],
+    "EMBED": [
+        (
+            "EMBED(HASH_BUCKET(x, 4), 2)",
+            lambda c: (
+                c["HASH_BUCKET(x, 4) IS NOT NULL"][:, None] * c["z.embedding"][c["coalesce(HASH_BUCKET(x, 4), 4)"]]
+            ),
+        ),
+        ("EMBED(x, 2, UNKNOWN MEAN)", lambda c: c["z.embedding"][c["KEY(x)"]]),
+        ("EMBED(x, 2, UNKNOWN ERROR)", lambda c: c["z.embedding"][c["KEY(x)!"]]),
+    ],
+    "FEATURES": [
+        ("FEATURES(v, x * 2)", lambda c: np.hstack([(c["v"] - c["avg(v)"]) / c["stddev(v)"], 2 * c["x"][:, None]]))
+    ],
     # of a class label
     "LABEL": [("LABEL(LINEAR(v, CLASSES(label)), label)", lambda c: (c["v"] @ c["z.weight"] + c["z.bias"]).argmax(-1))],
 }
@@ -181,7 +229,9 @@ def test_every_reference_is_of_something() -> None:
     ("call", "reference"), [c for calls in CALLS.values() for c in calls], ids=lambda c: c if isinstance(c, str) else ""
 )
 def test_a_call_gives_what_the_reference_gives(call: str, reference: Callable[..., Any]) -> None:
-    model = bind(f"CREATE MODEL m INPUT ({INPUTS}) TARGET (label VARCHAR) AS SELECT {call} AS z", label=4)
+    text = f"CREATE MODEL m INPUT ({INPUTS}) TARGET (label VARCHAR) AS SELECT {call} AS z"
+    keys = {v.symbol: 5 for v in bind(text, label=4).vocabularies.values()}
+    model = bind(text, keys, label=4)
     found, columns = values(Plan({"z": model.columns["z"]}), model)
     np.testing.assert_allclose(found["z"], reference(columns), rtol=1e-10, atol=1e-12)
 

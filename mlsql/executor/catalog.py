@@ -17,11 +17,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..errors import IntegrityError
 from .device import Array
 from .storage import Parameters, Storage
 from .train import EpochLog
+from .vocabulary import Keys, registered
 
 TABLES = """
 CREATE SCHEMA IF NOT EXISTS mlsql;
@@ -54,7 +56,7 @@ CREATE TABLE IF NOT EXISTS mlsql.training_log (
 );
 """
 VERSIONED = ("model_versions", "parameters", "classes")
-Classes = Mapping[str, tuple[str, list[str]]]
+Classes = Mapping[str, Keys]
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,12 @@ class StoredModel:
 
 @dataclass(frozen=True)
 class StoredVersion:
-    """What training gave: parameters by name, and for every class label its SQL type and sorted values."""
+    """What training gave: parameters by name, and the classes and keys of every vocabulary."""
 
     version: int
     parameters: Mapping[str, Array]
     classes: Classes
-    digest: str  # of the parameters' checksums: what the version computes is known by it
+    digest: str  # of the parameters' checksums and the vocabularies: what the version computes is known by it
 
 
 @dataclass(frozen=True)
@@ -213,19 +215,32 @@ class Catalog:
             return None
         sql = "SELECT name, element, shape, sha256, data FROM mlsql.parameters WHERE model = ? AND version = ?"
         rows = self.rows(sql, found.name, number)
-        digest = hashlib.sha256(repr(sorted(row[:4] for row in rows)).encode()).hexdigest()
         parameters = {
             p: decoded(f"{found.name} version {number}, parameter {p}", element, shape, checksum, data)
             for p, element, shape, checksum, data in rows
         }
-        classes: dict[str, tuple[str, list[str]]] = {}
+        classes = self.load_classes(found.name, number)
+        digest = hashlib.sha256(repr(sorted(row[:4] for row in rows)).encode())
+        for column, keys in classes.items():
+            digest.update("\0".join([column, keys.type_text, *keys.texts.to_pylist()]).encode())
+        return StoredVersion(number, parameters, classes, digest.hexdigest())
+
+    def load_classes(self, model: str, version: int) -> dict[str, Keys]:
+        """The vocabularies of a version, by name."""
         sql = (
             "SELECT column_name, type, value FROM mlsql.classes WHERE model = ? AND version = ? "
             "ORDER BY column_name, position"
         )
-        for column, type_text, value in self.rows(sql, found.name, number):
-            classes.setdefault(column, (type_text, []))[1].append(value)
-        return StoredVersion(number, parameters, classes, digest)
+        table = self.storage.query(self._qualified(sql), [model, version])
+        names = table.column("column_name").combine_chunks()
+        starts = pc.value_counts(names)
+        classes: dict[str, Keys] = {}
+        at = 0
+        for name, count in zip(*(starts.field(i).to_pylist() for i in range(2)), strict=True):
+            part = table.slice(at, count)
+            classes[name] = Keys(part.column("type")[0].as_py(), part.column("value").combine_chunks())
+            at += count
+        return classes
 
     def save_version(
         self,
@@ -248,15 +263,19 @@ class Catalog:
             for parameter, value in parameters.items():
                 row = [model, version, parameter, *encoded(value)]
                 self._run("INSERT INTO mlsql.parameters VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-            for column, (type_text, values) in classes.items():
-                self._run(
-                    "INSERT INTO mlsql.classes SELECT $model, $version, $column, position - 1, value, $type "
-                    "FROM (SELECT unnest($values) AS value, generate_subscripts($values, 1) AS position)",
-                    {"model": model, "version": version, "column": column, "values": values, "type": type_text},
-                )
+            for column, keys in classes.items():
+                self._save_classes(model, version, column, keys)
             self._save_log(run_id, model, version, log)
             self._run("UPDATE mlsql.models SET current_version = ? WHERE name = ?", [version, model])
         return version
+
+    def _save_classes(self, model: str, version: int, column: str, keys: Keys) -> None:
+        rows = pa.table({"position": pa.array(range(len(keys)), pa.int32()), "value": keys.texts})
+        with registered(self.storage, "mlsql_keys", rows):
+            self._run(
+                "INSERT INTO mlsql.classes SELECT $model, $version, $column, position, value, $type FROM mlsql_keys",
+                {"model": model, "version": version, "column": column, "type": keys.type_text},
+            )
 
     def save_failed_run(self, run: TrainingRun) -> None:
         """Record a run that gave no version."""

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import pyarrow as pa
 
 from ..errors import DataError, Error, Place, ProgrammingError, suggest
-from ..planner.model import Model
+from ..planner.data import filled
+from ..planner.model import DataColumn, Model
 from ..planner.ops import Column
 from ..types import Element, Type, shape_text
 from .device import Array
-from .load import class_index, to_array
+from .load import leaf_arrays
 from .storage import Storage
+from .vocabulary import Keys, Lookup, distinct, typed
 
 BATCH_ROWS = 122_880  # one of DuckDB's row groups
 
 WHOLE = "TINYINT SMALLINT INTEGER BIGINT HUGEINT UTINYINT USMALLINT UINTEGER UBIGINT UHUGEINT".split()
 ARRAY_SUFFIX = re.compile(r"\[(\d*)\]")
 
-Classes = Mapping[str, tuple[str, list[str]]]
+Classes = Mapping[str, Keys]
 
 
 class FromItem(Protocol):
@@ -46,10 +47,15 @@ class Dataset:
 
     def split(self, percent: float, seed: int) -> tuple[Array, Dataset]:
         """A random share of the rows held out: the positions of the others, in order, and the rows held out."""
-        order = np.random.default_rng([seed, 2]).permutation(self.rows)
-        count = round(self.rows * percent / 100)
-        held, kept = np.sort(order[:count]), np.sort(order[count:])
-        return kept, Dataset({n: a[held] for n, a in self.columns.items()}, count)
+        kept, held = split_positions(self.rows, percent, seed)
+        return kept, Dataset({n: a[held] for n, a in self.columns.items()}, len(held))
+
+
+def split_positions(rows: int, percent: float, seed: int) -> tuple[Array, Array]:
+    """The positions of the rows that are kept and of a random share that is held out, each in order."""
+    order = np.random.default_rng([seed, 2]).permutation(rows)
+    count = round(rows * percent / 100)
+    return np.sort(order[count:]), np.sort(order[:count])
 
 
 @dataclass(frozen=True)
@@ -92,8 +98,8 @@ def match(storage: Storage, query: FromItem, model: Model, wanted: Mapping[str, 
 def check_type(name: str, have: str, column: Column, declared: str, place: Place) -> None:
     """Whether a SQL type can be read as what the model declares."""
     element = column.type.element
-    if element.kind == "category":
-        return
+    if element.kind in ("category", "text"):
+        return  # any value has a place among the classes, and is cast to what is declared
     base, sizes = split_type(have)
     numeric = base in WHOLE or base in ("FLOAT", "DOUBLE") or base.startswith("DECIMAL")
     fits = {
@@ -140,51 +146,80 @@ def sql_type(element: Element, shape: tuple[object, ...]) -> str:
     return element.name + "[]" * len(shape)
 
 
-def classes_of(storage: Storage, source: Source, model: Model) -> dict[str, tuple[str, list[str]]]:
-    """The sorted distinct values of every categorical target, as text, with their SQL type."""
-    found: dict[str, tuple[str, list[str]]] = {}
-    for name in model.categories:
-        column, type_text = source.columns[name]
-        sql = (
-            f"SELECT CAST(v AS VARCHAR) FROM (SELECT DISTINCT {quoted(column)} AS v FROM {source.query.text}) "
-            "WHERE v IS NOT NULL ORDER BY v"
-        )
-        found[name] = (type_text, [str(v) for (v,) in storage.rows(sql, source.query.values)])
-    return found
+def read_type(model: Model, name: str) -> str:
+    """The SQL type in which a declared column is read; empty for a class label, which stays as it is."""
+    column = model.declared[name]
+    t = column.type
+    if t.element.kind == "category":
+        return ""
+    return model.type_texts[name] if t.element.kind == "text" else sql_type(t.element, t.shape)
 
 
-def class_values(storage: Storage, classes: tuple[str, list[str]]) -> pa.Array:
-    """Classes as an Arrow array of their own SQL type, in their order."""
-    type_text, values = classes
-    sql = f"SELECT CAST(unnest($v) AS {type_text}) AS v"
-    return storage.query(sql, {"v": list(values)}).column(0).combine_chunks()
+def as_declared(model: Model, name: str, text: str) -> str:
+    """A value in the type in which the column is read, as an INSERT would convert it."""
+    type_text = read_type(model, name)
+    return f"CAST({text} AS {type_text})" if type_text else text
 
 
-def load(storage: Storage, source: Source, wanted: Mapping[str, Column], classes: Classes | None = None) -> Dataset:
-    """Read the wanted columns of a source. Raises DataError for NULLs, wrong lengths and unknown labels."""
-    items = []
-    for name, column in wanted.items():
-        plain = quoted(source.columns[name][0])
-        t = column.type
-        text = plain if t.element.kind == "category" else f"CAST({plain} AS {sql_type(t.element, t.shape)})"
-        items.append(f"{text} AS {quoted(name)}")
+def leaf_sql(leaf: DataColumn, model: Model, values: Mapping[str, str]) -> str:
+    """The SQL of a leaf, given that of the declared columns; the numbers in it are of the leaf's own type."""
+    t = leaf.column.type
+    text = expression_sql(model, leaf.sql, leaf.reads, values)
+    wanted = sql_type(t.element, t.shape)
+    has_it = leaf.sql == "{0}" and read_type(model, leaf.reads[0]) == wanted
+    return text if leaf.vocabulary or has_it else f"CAST({text} AS {wanted})"
+
+
+def by_source(leaves: Iterable[DataColumn]) -> list[tuple[DataColumn, ...]]:
+    """Leaves that are computed from one column of DuckDB's together."""
+    groups: dict[object, list[DataColumn]] = {}
+    for leaf in leaves:
+        groups.setdefault(leaf.source, []).append(leaf)
+    return [tuple(g) for g in groups.values()]
+
+
+def classes_of(storage: Storage, source: Source, model: Model) -> dict[str, Keys]:
+    """The sorted distinct values of every categorical target, and the keys of every vocabulary, by name."""
+    columns = {name: quoted(column) for name, (column, _) in source.columns.items()}
+    query = source.query
+    expressions = {name: columns[name] for name in model.categories}
+    expressions |= {v.name: expression_sql(model, v.sql, v.reads, columns) for v in model.vocabularies.values()}
+    return {name: distinct(storage, sql, query.text, query.values) for name, sql in expressions.items()}
+
+
+def expression_sql(model: Model, sql: str, reads: Sequence[str], values: Mapping[str, str]) -> str:
+    """An expression over declared columns, given the SQL of each."""
+    return filled(sql, lambda hole: as_declared(model, reads[int(hole)], values[reads[int(hole)]]))
+
+
+def lookups(storage: Storage, leaves: Iterable[DataColumn], classes: Classes) -> dict[str, Lookup]:
+    """What finds the positions of the values of leaves, by vocabulary."""
+    names = dict.fromkeys(leaf.vocabulary for leaf in leaves if leaf.vocabulary is not None)
+    return {name: Lookup(typed(storage, classes[name])) for name in names}
+
+
+def load(
+    storage: Storage,
+    source: Source,
+    model: Model,
+    leaves: Mapping[str, DataColumn],
+    classes: Classes,
+    fillings: Mapping[str, Array],
+) -> Dataset:
+    """Read leaves of a model from a source. Raises DataError for NULLs, wrong lengths and unknown labels."""
+    columns = {name: quoted(column) for name, (column, _) in source.columns.items()}
+    groups = by_source(leaves.values())
+    items = [f"{leaf_sql(g[0], model, columns)} AS c{i}" for i, g in enumerate(groups)]
     sql = f"SELECT {', '.join(items) or '1'} FROM {source.query.text}"
-    values = {n: class_values(storage, classes[n]) for n in wanted if classes and n in classes}
-    parts: dict[str, list[Array]] = {name: [] for name in wanted}
+    found = lookups(storage, leaves.values(), classes)
+    parts: dict[str, list[Array]] = {name: [] for name in leaves}
     rows = 0
     for batch in storage.read(sql, source.query.values, BATCH_ROWS):
-        for name, column in wanted.items():
-            arrow = batch.column(batch.schema.get_field_index(name))
-            parts[name].append(as_array(arrow, name, column.type, rows + 1, values.get(name)))
+        for i, group in enumerate(groups):
+            for name, array in leaf_arrays(batch.column(i), group, found, fillings, rows + 1).items():
+                parts[name].append(array)
         rows += batch.num_rows
-    return Dataset({name: joined(p, wanted[name].type) for name, p in parts.items()}, rows)
-
-
-def as_array(arrow: pa.Array, name: str, type: Type, first_row: int | None, classes: pa.Array | None) -> Array:
-    """One column of a batch; labels become class indexes."""
-    if classes is not None:
-        return class_index(arrow, classes, name, first_row)
-    return to_array(arrow, name, type, first_row)
+    return Dataset({name: joined(p, leaves[name].column.type) for name, p in parts.items()}, rows)
 
 
 def joined(parts: list[Array], type: Type) -> Array:

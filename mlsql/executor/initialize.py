@@ -57,4 +57,14 @@ def draw(parameter: ModelParameter, seed: int) -> Array:
     node = parameter.node
     rng = np.random.default_rng([seed, zlib.crc32(node.name.lower().encode())])
     value = INITIALIZERS[parameter.initial.kind](rng, concrete(node.shape), parameter.initial)
-    return np.array(value, dtype=node.element.storage)
+    array = np.array(value, dtype=node.element.storage)
+    return array if parameter.unknown is None else settled(parameter, array, "ZEROS")
+
+
+def settled(parameter: ModelParameter, value: Array, unknown: str | None = None) -> Array:
+    """A table with the row of unknown keys, its last, as declared: zeros, or the average of the others."""
+    kind = unknown or parameter.unknown
+    if kind is None:
+        return value
+    last = value[:-1].mean(axis=0, dtype=np.float64) if kind == "MEAN" and len(value) > 1 else 0
+    return np.concatenate([value[:-1], np.broadcast_to(last, (1, *value.shape[1:]))]).astype(value.dtype)

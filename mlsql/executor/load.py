@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import DataError, suggest
+from ..planner.model import DataColumn, Find
 from ..types import Type, concrete
 from .device import Array
+from .vocabulary import Lookup
 
 
 def to_array(column: pa.Array | pa.ChunkedArray, name: str, type: Type, first_row: int | None = None) -> Array:
@@ -80,24 +83,67 @@ class UnknownLabel(DataError):
     """A label that is none of the classes."""
 
 
-def class_index(
-    column: pa.Array | pa.ChunkedArray, classes: pa.Array, name: str, first_row: int | None = None
-) -> Array:
-    """The position of each label among the classes. Raises UnknownLabel for one that is none of them."""
-    if column.null_count:
-        raise null_error(name, column, first_row)
-    if pa.types.is_dictionary(column.type):  # an ENUM
-        column = column.cast(column.type.value_type)
-    found = pc.index_in(column, value_set=classes.cast(column.type))
-    if found.null_count:
-        position = _first(found.is_null())
-        label = column[position].as_py()
-        known = [str(c) for c in classes.to_pylist()]
-        raise UnknownLabel(
-            f'column "{name}" has the label {label!r}{_in_row(first_row, position)}, which is none of the classes',
-            hint=suggest(str(label), known) or f"the classes are {', '.join(known[:10])}",
+def leaf_arrays(
+    arrow: pa.Array | pa.ChunkedArray,
+    leaves: Sequence[DataColumn],
+    lookups: Mapping[str, Lookup],
+    fillings: Mapping[str, Array],
+    first_row: int | None = None,
+) -> dict[str, Array]:
+    """The leaves that one column of Arrow gives, by name. A value is looked up once for all of them."""
+    vocabulary = leaves[0].vocabulary
+    if vocabulary is None:
+        by_name = {leaf.column.name: leaf for leaf in leaves}
+        return {n: to_array(_filled(arrow, c, fillings), n, c.column.type, first_row) for n, c in by_name.items()}
+    lookup = lookups[vocabulary]
+    places = lookup(arrow)
+    return {leaf.column.name: found(places, leaf, arrow, lookup, first_row) for leaf in leaves}
+
+
+def _filled(arrow: Any, leaf: DataColumn, fillings: Mapping[str, Array]) -> Any:
+    if leaf.fill is None or not arrow.null_count:
+        return arrow
+    return pc.fill_null(arrow, pa.scalar(float(fillings[leaf.fill]), arrow.type))
+
+
+def found(places: Array, leaf: DataColumn, arrow: Any, lookup: Lookup, first_row: int | None = None) -> Array:
+    """What a leaf holds of positions that are -1 for unknown values.
+
+    Raises UnknownLabel or DataError for one where there must be none.
+    """
+    known = places >= 0
+    match leaf.find:
+        case Find.KNOWN:
+            return known.astype(leaf.column.type.element.storage)
+        case Find.INSIDE:
+            return np.where(known, places, 0)
+        case Find.ROW:
+            return np.where(known, places, len(lookup.values))
+        case Find.LABEL_OR_NULL if arrow.null_count:
+            missing = arrow.is_null().to_numpy(zero_copy_only=False)
+            if not (known | missing).all():
+                _refuse(int((known | missing).argmin()), leaf, arrow.fill_null(arrow.drop_null()[0]), lookup, first_row)
+            return np.where(known, places, 0)
+    if not known.all():
+        _refuse(int(known.argmin()), leaf, arrow, lookup, first_row)
+    return places
+
+
+def _refuse(position: int, leaf: DataColumn, arrow: Any, lookup: Lookup, first_row: int | None) -> NoReturn:
+    name = leaf.reads[0] if leaf.sql == "{0}" else leaf.column.name
+    if arrow.null_count:
+        raise null_error(name, arrow, first_row)
+    value, where = arrow[position].as_py(), _in_row(first_row, position)
+    if leaf.find == Find.KEY:
+        raise DataError(
+            f'column "{name}" has the key {value!r}{where}, which training has not seen',
+            hint="UNKNOWN ZEROS or UNKNOWN MEAN in EMBED gives such keys a vector",
         )
-    return np.ascontiguousarray(found.to_numpy(zero_copy_only=False), dtype=np.int64)
+    known = [str(c) for c in lookup.values.to_pylist()]
+    raise UnknownLabel(
+        f'column "{name}" has the label {value!r}{where}, which is none of the classes',
+        hint=suggest(str(value), known) or f"the classes are {', '.join(known[:10])}",
+    )
 
 
 def to_arrow(values: Any, type: Type, rows: int, classes: pa.Array | None = None) -> pa.Array:

@@ -10,13 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..planner.model import DataColumn
 from ..planner.node import Node
-from ..planner.ops import Column, Parameter
+from ..planner.ops import Parameter
 from ..planner.plan import Plan
 from ..types import UNIT, RowSet
 from .device import Array
-from .load import to_array, to_arrow
+from .load import leaf_arrays, to_arrow
 from .run import Executable, executable, leaves, resized
+from .vocabulary import Lookup
 
 CHUNK_ROWS = 2048  # the rows of one of DuckDB's vectors
 
@@ -24,22 +26,27 @@ CHUNK_ROWS = 2048  # the rows of one of DuckDB's vectors
 class Predictor:
     """The outputs of an optimized forward plan for columns of Arrow.
 
-    ``inputs`` are the columns in the order in which they are passed; ``classes`` has the values of outputs that are
-    class labels. With ``nulls`` a row with a NULL input gives NULL, without it it raises DataError. Calls may come
-    from several threads: each has an arena of its own.
+    ``inputs`` are, in the order in which columns are passed, the leaves that are computed from each; ``lookups`` and
+    ``fillings`` are what this needs. ``classes`` has the values of outputs that are class labels. With ``nulls`` a row
+    with a NULL gives NULL, without it it raises DataError, but for columns whose readers take NULL. Calls may come from
+    several threads: each has an arena of its own.
     """
 
     def __init__(
         self,
         plan: Plan,
         rows: RowSet,
-        inputs: Sequence[Column],
+        inputs: Sequence[Sequence[DataColumn]],
         parameters: Mapping[Node, Array],
         classes: Mapping[str, pa.Array],
+        lookups: Mapping[str, Lookup],
         nulls: bool = False,
     ) -> None:
         self.names = list(plan.outputs)
         self.inputs, self.parameters, self.classes, self.nulls = inputs, parameters, classes, nulls
+        self.lookups = lookups
+        self.fillings = {n.name: a for n, a in parameters.items() if isinstance(n, Parameter)}
+        self.may_be_null = [all(leaf.takes_null for leaf in group) for group in inputs]
         self.types = [n.type for n in plan.outputs.values()]
         outputs = list(plan.outputs.values())
         self.outputs, self.part = resized(outputs, rows, CHUNK_ROWS) if rows != UNIT else (outputs, UNIT)
@@ -54,11 +61,16 @@ class Predictor:
 
     def __call__(self, *columns: pa.Array | pa.ChunkedArray) -> dict[str, pa.Array]:
         """The outputs by name, one row for each row of the columns."""
-        if self.nulls and any(c.null_count for c in columns):
+        if self.nulls and any(c.null_count for c in self.checked(columns)):
             return self.with_nulls(columns)
         rows = len(columns[0]) if columns else 1
-        arrays = [to_array(c, i.name, i.type) for c, i in zip(columns, self.inputs, strict=True)]
-        parts = [self.chunk([a[s : s + CHUNK_ROWS] for a in arrays], rows, s) for s in range(0, rows, CHUNK_ROWS)]
+        arrays: dict[str, Array] = {}
+        for column, group in zip(columns, self.inputs, strict=True):
+            arrays |= leaf_arrays(column, group, self.lookups, self.fillings)
+        parts = [
+            self.chunk({n: a[s : s + CHUNK_ROWS] for n, a in arrays.items()}, rows, s)
+            for s in range(0, rows, CHUNK_ROWS)
+        ]
         parts = parts or [[to_arrow(np.zeros((0, *t.shape)), t, 0, self.classes.get(n)) for n, t in self.named()]]
         return {
             n: p[0] if len(p) == 1 else pa.concat_arrays(p)
@@ -68,19 +80,22 @@ class Predictor:
     def named(self) -> list[tuple[str, Any]]:
         return list(zip(self.names, self.types, strict=True))
 
-    def chunk(self, arrays: Sequence[Array], rows: int, start: int) -> list[pa.Array]:
+    def checked(self, columns: Sequence[pa.Array | pa.ChunkedArray]) -> list[pa.Array | pa.ChunkedArray]:
+        """The columns in which NULL has no meaning."""
+        return [c for c, may_be_null in zip(columns, self.may_be_null, strict=True) if not may_be_null]
+
+    def chunk(self, arrays: Mapping[str, Array], rows: int, start: int) -> list[pa.Array]:
         """The outputs for at most CHUNK_ROWS rows."""
         count = min(CHUNK_ROWS, rows - start)
         run = self.executable()
-        by_name = {i.name: a for i, a in zip(self.inputs, arrays, strict=True)}
-        bound = {n: self.parameters[n] if isinstance(n, Parameter) else by_name[n.name] for n in run.program.arrays}  # type: ignore[attr-defined]
+        bound = {n: self.parameters[n] if isinstance(n, Parameter) else arrays[n.name] for n in run.program.arrays}  # type: ignore[attr-defined]
         with np.errstate(all="ignore"):
             values = run.bind(bound, {self.part: count})()
         return [to_arrow(v, t, count, self.classes.get(n)) for v, (n, t) in zip(values, self.named(), strict=True)]
 
     def with_nulls(self, columns: Sequence[pa.Array | pa.ChunkedArray]) -> dict[str, pa.Array]:
         """Rows without NULL are predicted; the others are NULL."""
-        whole = np.logical_and.reduce([pc.is_valid(c).to_numpy(zero_copy_only=False) for c in columns])
+        whole = np.logical_and.reduce([pc.is_valid(c).to_numpy(zero_copy_only=False) for c in self.checked(columns)])
         kept = self(*(c.filter(pa.array(whole)) for c in columns))
         place = pa.array(np.where(whole, np.cumsum(whole) - 1, 0), mask=~whole)
         return {name: values.take(place) for name, values in kept.items()}

@@ -114,10 +114,23 @@ def _sql_tokens(text: str, tokens: Sequence[Token], parameters: Parameters) -> l
             if i == 0 or not ends_operand(tokens, i - 1):
                 raise ProgrammingError('"@" needs an expression on its left', place=token.place(text))
             kind, word = TokenType.LR_ARROW, "<->"
+        elif _is_named_word(tokens, i):
+            found.append(SqlToken(kind, word, 1, 1, token.start, token.end - 1, []))
+            kind, word = TokenType.FARROW, "=>"
         elif kind == TokenType.VAR and after and after.is_symbol("(") and token.word not in _OWN_SYNTAX:
             word = _MARK + word
         found.append(SqlToken(kind, word, 1, 1, token.start, token.end - 1, []))
     return found
+
+
+def _is_named_word(tokens: Sequence[Token], i: int) -> bool:
+    """Whether this is the UNKNOWN of ``EMBED(key, 32, UNKNOWN MEAN)``: an argument by name, without an arrow."""
+    return (
+        tokens[i].word == "UNKNOWN"
+        and 0 < i < len(tokens) - 1
+        and tokens[i - 1].is_symbol(",")
+        and tokens[i + 1].kind == "word"
+    )
 
 
 def _check_commas(text: str, token: Token, after: Token | None) -> None:

@@ -11,17 +11,14 @@ from sqlglot import exp
 
 from ..errors import Place, ProgrammingError
 from ..parser.statements import ColumnDeclaration, CreateModel, Expression, Initializer, ParameterDeclaration
-from ..types import BOOLEAN, FLOAT, UNIT, Dim, RowSet, Shape, Symbol, TypeProblem, category, shape_text
+from ..types import DOUBLE, FLOAT, UNIT, Dim, RowSet, Shape, Symbol, TypeProblem, category, shape_text, text
+from .data import Data, Leaves
 from .expressions import ExpressionBinder
 from .functions import Fold
-from .model import DataColumn, IndexCheck, Initial, Model, ModelParameter, classes_symbol
+from .model import IndexCheck, Initial, Model, ModelParameter, Statistic, classes_symbol
 from .node import Node, walk
-from .nulls import Nulls
 from .ops import Column, Parameter, Pick, Take, cast
 from .ops import Place as PlaceNode
-from .query import QueryBinder
-from .relations import Frame, Relation, Value
-from .skeleton import TABLE, Skeleton, Text, quoted, rows_symbol
 
 INPUT = RowSet("input")
 NESTED = re.compile(r"STRUCT|MAP|UNION|\[", re.IGNORECASE)
@@ -38,28 +35,32 @@ def bind_model(
 
     Raises ProgrammingError, with the place in the statement, for whatever does not fit.
     """
+    from .relational import RelationalBinder, is_relational  # it is a binder of models, too
+
+    binder = RelationalBinder if is_relational(statement) else ModelBinder
     try:
-        return _ModelBinder(statement, sizes or {}).bind(minimize or statement.minimize, weight)
+        return binder(statement, sizes or {}).bind(minimize or statement.minimize, weight)
     except RecursionError:
         place = statement.select.place
         raise ProgrammingError("an expression is nested too deeply", place=place, hint="give parts names") from None
 
 
-class _ModelBinder:
+class ModelBinder:
+    """Binds a model over one relation, whose columns are those of INPUT."""
+
     def __init__(self, statement: CreateModel, sizes: Mapping[Symbol, int]) -> None:
         self.statement = statement
         self.sizes = sizes
         self.categories = self.find_categories()
         self.parameters: dict[str, ModelParameter] = {}
         self.names: dict[Node, str] = {}
-        self.nulls = Nulls()
-        self.data: dict[Column, DataColumn] = {}
-        self.keys: dict[str, dict[str, None]] = {}
-        self.labels: dict[str, Node] = {}
-        self.is_relational = bool(statement.relations) or reads_relations(statement.select.tree)
-        self.inputs = {key_of(d): self.input_column(d) for d in statement.inputs if self.is_tensor(d)}
+        self.inputs = {key_of(d): self.input_column(d) for d in statement.inputs}
         self.targets = {d.name: self.target_column(d) for d in statement.target}
         self.weight_columns: dict[str, Column] = {}
+        declared = {
+            d.name.lower(): Data("{0}", (d.name,), d.name, d.element, d.shape, d.type_text) for d in statement.inputs
+        }
+        self.leaves = Leaves(INPUT, declared, [*self.inputs, *self.targets], self.sizes)
         self.check_names()
         self.alias = "model"
 
@@ -75,76 +76,35 @@ class _ModelBinder:
                     named.add(call.expressions[-1].name.lower())
         return tuple(d.name for d in self.statement.target if d.element is None or d.name.lower() in named)
 
-    def is_tensor(self, d: ColumnDeclaration) -> bool:
-        """Whether an input is a number; in a model over relations it may be a key of any type."""
-        if d.element is None and not self.is_relational:
-            raise ProgrammingError(
-                f'the input "{d.name}" is {d.type_text}, and a model computes with numbers',
-                place=d.place,
-                hint="encode it in the query that the model reads, or make it the TARGET",
-            )
-        return d.element is not None
-
     def input_column(self, d: ColumnDeclaration) -> Column:
-        assert d.element is not None
-        return self.leaf(Column(key_of(d), self.rows_of(d), d.element, d.shape), "{0}", d)
+        return self.named(Column(d.name, INPUT, d.element or text(d.type_text), d.shape), d.name)
 
     def target_column(self, d: ColumnDeclaration) -> Column:
         if d.element is None and NESTED.search(d.type_text):
             raise ProgrammingError(f"{d.type_text} cannot be a TARGET: a class label is a single value", place=d.place)
         if d.name in self.categories:
-            return self.nullable(Column(key_of(d), self.rows_of(d), category(d.name)), d)
+            return self.named(Column(d.name, INPUT, category(d.name)), d.name)
         assert d.element is not None
-        return self.nullable(Column(key_of(d), self.rows_of(d), d.element, d.shape), d)
+        return self.named(Column(d.name, INPUT, d.element, d.shape), d.name)
 
-    def rows_of(self, d: ColumnDeclaration) -> RowSet:
-        """The row set of a declared column."""
-        return self.row_set(d.relation or INPUT.name)
+    def named(self, node: Column, name: str) -> Column:
+        self.names[node] = name
+        return node
 
-    def nullable(self, column: Column, d: ColumnDeclaration) -> Column:
-        """A target of a model over relations may be NULL where it is not known: its loss is then NULL, too."""
-        if not self.is_relational:
-            return self.leaf(column, "{0}", d)
-        known = self.leaf(Column(f"{column.name} known", column.rows, BOOLEAN), "{0} IS NOT NULL", d)
-        if not self.knows(known.name):
-            self.nulls.declare(column, known)
-        filler = "{0}" if column.element.kind == "category" or column.shape else "coalesce({0}, 0)"
-        return self.leaf(column, filler, d)
-
-    def leaf(self, column: Column, sql: str, d: ColumnDeclaration) -> Column:
-        """Enter a leaf of the plan with the SQL that computes it from a declared column."""
-        self.data[column] = DataColumn(column, sql, (d.name,))
-        self.names[column] = column.name
-        return column
+    def name_node(self, node: Node, name: str) -> None:
+        """Remember what a reader of the statement calls a node."""
+        if not isinstance(node, (Column, Parameter)):
+            self.names.setdefault(node, name)
 
     def check_names(self) -> None:
         """Two columns or parameters of one name would make every use of it a guess."""
         seen: set[str] = set()
         columns: tuple[ColumnDeclaration | ParameterDeclaration, ...] = (*self.statement.inputs, *self.statement.target)
         declared = (*columns, *self.statement.parameters)
-        relations = {r.lower() for r in self.statement.relations}
         for d in declared:
-            name = (key_of(d) if isinstance(d, ColumnDeclaration) else d.name).lower()
-            if name in seen:
+            if d.name.lower() in seen:
                 raise ProgrammingError(f'"{d.name}" is declared twice', place=d.place)
-            seen.add(name)
-        for t in self.statement.target:
-            self.check_relation(t, relations)
-        names = [d.name.lower() for d in self.statement.target]
-        for d in self.statement.target:
-            if names.count(d.name.lower()) > 1:
-                raise ProgrammingError(f'"{d.name}" is declared twice', place=d.place)
-
-    def check_relation(self, target: ColumnDeclaration, relations: set[str]) -> None:
-        """A target belongs to one of the relations of INPUT."""
-        if target.relation.lower() in (relations or {""}):
-            return
-        if target.relation:
-            message, hint = f'INPUT has no relation "{target.relation}"', f"INPUT {target.relation} (...)"
-        else:
-            message = f'TARGET does not say of which relation "{target.name}" is a column'
-            hint = f"TARGET {self.statement.relations[0]} ({target.name} {target.type_text})"
-        raise ProgrammingError(message, place=target.place, hint=hint)
+            seen.add(d.name.lower())
 
     def classes(self, column: str) -> Dim:
         """The number of classes of a target, a symbol until data has told it."""
@@ -155,80 +115,6 @@ class _ModelBinder:
         symbol = classes_symbol(match)
         return self.sizes.get(symbol, symbol)
 
-    # -- relations: planner.query.Host ---------------------------------------------------------------------------------
-
-    def relation_names(self) -> list[str]:
-        """The names of the model's own relations."""
-        return list(self.statement.relations) or [INPUT.name]
-
-    def relation(self, name: str) -> Relation | None:
-        """One of the model's own relations, with the columns of INPUT."""
-        found = next((r for r in self.relation_names() if r.lower() == name.lower()), None)
-        if found is None:
-            return None
-        values = [
-            Value(d.name, self.inputs.get(key_of(d)), self.key_text(found, d.name), d.type_text, (found, d.name))
-            for d in self.statement.inputs
-            if (d.relation or INPUT.name) == found
-        ]
-        return Relation(self.row_set(found), tuple(values), {found: None})
-
-    def key_text(self, relation: str, column: str) -> Text:
-        """The column text of a declared column; who asks for it makes it one that is read as a key."""
-
-        def text() -> str:
-            self.keys.setdefault(relation, {})[column] = None
-            return f"{TABLE}.{quoted(column)}"
-
-        return text
-
-    def expressions(
-        self,
-        place: Place,
-        scope: dict[str, Node],
-        *,
-        hidden: Mapping[str, str] | None = None,
-        fold: Fold | None = None,
-        inner: ExpressionBinder | None = None,
-    ) -> ExpressionBinder:
-        """A binder of expressions in a scope, with the model's parameters in it."""
-        targets = {
-            n.lower(): f'"{n}" is a TARGET: it is not known when the model predicts, so only MINIMIZE may read it'
-            for n in self.targets
-        }
-        return ExpressionBinder(
-            place,
-            {n.lower(): p.node for n, p in self.parameters.items()} | scope,
-            own_parameter=self.layer_parameter,
-            classes=self.classes,
-            hidden=targets | dict(hidden or {}),
-            fold=fold,
-            inner=inner,
-            nulls=self.nulls,
-            subquery=self.subquery,
-        )
-
-    def subquery(self, tree: exp.Expression) -> Node:
-        """A query of one value in brackets, in place of an expression."""
-        binder = self.query_binder
-        relation, _ = binder.query(tree, binder.known)
-        if relation.rows != UNIT or len(relation.values) != 1 or relation.values[0].node is None:
-            raise binder.problem(tree, "a query in place of a value must give one number", "SELECT AVG(x) FROM ...")
-        return relation.values[0].node
-
-    def row_set(self, name: str) -> RowSet:
-        """The row set of a name, with its number of rows once data has told it."""
-        return RowSet(name, self.sizes.get(rows_symbol(name)))
-
-    def knows(self, fact: str) -> bool:
-        """Whether data has told that something always holds."""
-        return Symbol(fact) in self.sizes
-
-    def name_node(self, node: Node, name: str) -> None:
-        """Remember what a reader of the statement calls a node."""
-        if not isinstance(node, (Column, Parameter)):
-            self.names.setdefault(node, name)
-
     # -- parameters --------------------------------------------------------------------------------------------------
 
     def declare_parameters(self) -> None:
@@ -237,27 +123,34 @@ class _ModelBinder:
             if d.element.kind != "float":
                 raise ProgrammingError(f"a parameter is FLOAT or DOUBLE, not {d.element}", place=d.place)
             node = Parameter(d.name, d.element, d.shape)
-            self.add_parameter(node, initial_of(d.initializer, d.shape), d.frozen)
+            self.add_parameter(ModelParameter(node, initial_of(d.initializer, d.shape), d.frozen))
 
-    def add_parameter(self, node: Parameter, initial: Initial, frozen: bool = False) -> None:
-        self.parameters[node.name] = ModelParameter(node, initial, frozen)
-        self.names[node] = node.name
+    def add_parameter(self, parameter: ModelParameter) -> Parameter:
+        self.parameters[parameter.node.name] = parameter
+        self.names[parameter.node] = parameter.node.name
+        return parameter.node
 
-    def layer_parameter(self, role: str, shape: Shape, initializer: str) -> Parameter:
+    def layer_parameter(
+        self, role: str, shape: Shape, initializer: str, arguments: tuple[float, ...] = (), unknown: str | None = None
+    ) -> Parameter:
         """A parameter of a layer, named by the alias; a second layer under one alias counts on: weight_2."""
         name, count = f"{self.alias}.{role}", 2
         while name in self.parameters:
             name, count = f"{self.alias}.{role}_{count}", count + 1
-        node = Parameter(name, FLOAT, shape)
-        self.add_parameter(node, Initial(initializer))
-        return node
+        initial = Initial(initializer, arguments)
+        return self.add_parameter(ModelParameter(Parameter(name, FLOAT, shape), initial, unknown=unknown))
+
+    def statistic(self, label: str, value: Statistic, shape: Shape) -> Parameter:
+        """The parameter that holds a statistic; what is asked for twice is computed once."""
+        while label in self.parameters and self.parameters[label].statistic != value:
+            label += "'"
+        node = Parameter(label, DOUBLE, shape)
+        return self.add_parameter(ModelParameter(node, Initial("STATISTIC"), True, value))
 
     # -- the statement -------------------------------------------------------------------------------------------------
 
     def bind(self, minimize: Expression | None, weight: Expression | Node | None) -> Model:
         self.declare_parameters()
-        if self.is_relational:
-            return self.bind_relations(minimize, weight)
         columns = self.bind_select()
         bound_weight = self.bind_weight(weight, columns) if isinstance(weight, Expression) else weight
         loss = self.bind_loss(minimize, columns, bound_weight) if minimize is not None else None
@@ -276,73 +169,11 @@ class _ModelBinder:
             categories=self.categories,
             type_texts={d.name: d.type_text for d in (*self.statement.inputs, *self.statement.target)},
             index_checks=self.find_index_checks([*columns.values(), *([loss] if loss is not None else [])]),
+            data=self.leaves.data,
+            vocabularies=self.leaves.vocabularies,
+            sql_checks=tuple(self.leaves.checks),
             names=self.names,
-            data=self.data,
         )
-
-    def bind_relations(self, minimize: Expression | None, weight: Expression | Node | None) -> Model:
-        """A model over relations: its select is a query, and its skeleton the part of it that does not learn."""
-        select = self.statement.select
-        self.query_binder = binder = QueryBinder(self, select.place)
-        relation, frame = binder.query(select.tree, {})
-        columns = {v.name: v.node for v in relation.values if v.node is not None}
-        keys = {v.name: v.text() for v in relation.values if v.node is None and v.text is not None}
-        if not columns:
-            raise ProgrammingError("a model needs at least one column that is a number", place=select.place)
-        scope = self.loss_scope(relation, frame, columns)
-        fold = Fold(relation.rows)
-        weigh = self.expressions(select.place, scope, fold=fold)
-        weigh.hidden = self.unreachable(relation)
-        if isinstance(weight, Expression):
-            weight = self.checked_weight(weight, weigh.bind(weight.tree), relation.rows)
-        weigh.weight = weight
-        loss = None if minimize is None else self.checked_loss(minimize, weigh.at(minimize.place).bind(minimize.tree))
-        by_lower = {name.lower(): name for name in columns}
-        return Model(
-            name=self.statement.model.name,
-            rows=relation.rows,
-            inputs=self.inputs,
-            targets=self.targets,
-            parameters=self.parameters,
-            columns=columns,
-            prediction=by_lower.get("prediction") or list(columns)[-1],
-            loss=loss,
-            weight=weight,
-            categories=self.categories,
-            type_texts={key_of(d): d.type_text for d in self.statement.inputs}
-            | {d.name: d.type_text for d in self.statement.target},
-            index_checks=self.find_index_checks([*columns.values(), *([loss] if loss is not None else [])]),
-            names=self.names,
-            skeleton=Skeleton({r: self.row_set(r) for r in self.relation_names()}, tuple(binder.steps), self.keys),
-            data=self.data,
-            labels=self.labels,
-            nulls=self.nulls,
-            keys=keys,
-            outputs=tuple(v.name for v in relation.values),
-            scalars=frozenset(binder.scalars),
-        )
-
-    def loss_scope(self, relation: Relation, frame: Frame | None, columns: Mapping[str, Node]) -> dict[str, Node]:
-        """What MINIMIZE can read: the select's columns, those of its FROM clause, and the targets of its rows."""
-        scope: dict[str, Node] = {}
-        if frame is not None and frame.rows == relation.rows:
-            scope |= self.query_binder.scope(frame).nodes
-        for d in self.statement.target:
-            if (d.relation or INPUT.name) in relation.origins:
-                origin = relation.origins[d.relation or INPUT.name]
-                column = self.targets[d.name]
-                node = self.labels[d.name] = column if origin is None else Take(column, origin)
-                scope |= {d.name.lower(): node, f"{d.relation}.{d.name}".lower(): node}
-        return scope | {n.lower(): node for n, node in columns.items()}
-
-    def unreachable(self, relation: Relation) -> dict[str, str]:
-        """Why a target cannot be read: the rows do not stem from one row of its relation each."""
-        return {
-            d.name.lower(): f'the rows of the select do not come from one row of "{d.relation or INPUT.name}" each, so '
-            f'"{d.name}" has no value in them'
-            for d in self.statement.target
-            if (d.relation or INPUT.name) not in relation.origins
-        }
 
     def bind_select(self) -> dict[str, Node]:
         """The columns of the select, each in the scope of the ones before it."""
@@ -391,7 +222,15 @@ class _ModelBinder:
             n.lower(): f'"{n}" is a TARGET: it is not known when the model predicts, so only MINIMIZE may read it'
             for n in self.targets
         }
-        return ExpressionBinder(place, scope, own_parameter=self.layer_parameter, classes=self.classes, hidden=hidden)
+        return ExpressionBinder(
+            place,
+            scope,
+            own_parameter=self.layer_parameter,
+            own_statistic=self.statistic,
+            leaves=self.leaves,
+            classes=self.classes,
+            hidden=hidden,
+        )
 
     def loss_binder(self, place: Place, columns: Mapping[str, Node], weight: Node | None) -> ExpressionBinder:
         scope = {n.lower(): c for n, c in self.targets.items()} | self.scope(columns)
@@ -406,8 +245,7 @@ class _ModelBinder:
         binder = self.loss_binder(weight.place, columns, None)
         for found in weight.tree.find_all(exp.Column):
             if not found.table and found.name.lower() not in binder.scope:
-                column = Column(found.name, INPUT, FLOAT)
-                self.data[column] = DataColumn(column, "{0}", (found.name,))
+                column = self.named(Column(found.name, INPUT, FLOAT), found.name)
                 self.weight_columns[found.name] = binder.scope[found.name.lower()] = column
         return self.checked_weight(weight, binder.bind(weight.tree), INPUT)
 
@@ -444,22 +282,19 @@ class _ModelBinder:
     def find_index_checks(self, roots: list[Node]) -> tuple[IndexCheck, ...]:
         """Integer columns that are used as positions: training checks that their values are in range."""
         checks: dict[tuple[Node, Dim], IndexCheck] = {}
-        whole = Place(self.statement.text, 0, len(self.statement.text.rstrip()))
         places = {key_of(d): d.place for d in (*self.statement.inputs, *self.statement.target)}
         for node in walk(roots):
-            if isinstance(node, (Pick, PlaceNode)) and isinstance(taken_from(node.index), Column):
+            column = taken_from(node.index) if isinstance(node, (Pick, PlaceNode)) else node
+            if isinstance(node, (Pick, PlaceNode)) and isinstance(column, Column) and column.name in places:
                 size = node.x.type.shape[0] if isinstance(node, Pick) else node.size
-                column = taken_from(node.index)
-                assert isinstance(column, Column)
-                place = places.get(column.name, whole)
-                name = column.type.element.column
-                if name is not None and size != self.classes(name):
+                label = column.type.element.column
+                if label is not None and size != self.classes(label):
                     raise ProgrammingError(
-                        f'there are {size} scores for the {self.classes(name)} classes of "{name}"',
-                        place=place,
-                        hint=f"write CLASSES({name}) in place of {size}",
+                        f'there are {size} scores for the {self.classes(label)} classes of "{label}"',
+                        place=places[column.name],
+                        hint=f"write CLASSES({label}) in place of {size}",
                     )
-                checks[column, size] = IndexCheck(column, size, place)
+                checks[column, size] = IndexCheck(column, size, places[column.name])
         return tuple(checks.values())
 
 
@@ -473,11 +308,6 @@ def taken_from(node: Node) -> Node:
     while isinstance(node, Take):
         node = node.x
     return node
-
-
-def reads_relations(tree: exp.Expression) -> bool:
-    """Whether a select says itself what it reads."""
-    return not isinstance(tree, exp.Select) or any(tree.args.get(part) for part in ("from_", "with_", "joins"))
 
 
 def initial_of(declared: Initializer | None, shape: Shape) -> Initial:

@@ -12,9 +12,12 @@ from ..errors import NotSupportedError, Place, ProgrammingError, listed, suggest
 from ..parser import node_place
 from ..parser.statements import Expression
 from ..types import BOOLEAN, ELEMENTS, FLOAT, INTEGER, Dim, Element, Shape, TypeProblem, promote
-from . import ops, scalar
+from . import features, ops, scalar  # noqa: F401  (features enter themselves among the functions)
+from .arguments import DataArguments
+from .data import Data, Leaves, Value, one_hot
 from .functions import FUNCTIONS, Fold, Function
 from .layers import Layer, standard_layers
+from .model import Statistic
 from .node import Node
 from .nulls import Nulls, both
 from .ops import Constant, Parameter, Slice, cast
@@ -37,7 +40,7 @@ COMPARISONS: Mapping[type[exp.Expression], type[Node]] = {
 HE = ("RELU", "LEAKY_RELU", "GELU", "SILU")  # activations that halve the variance; He et al., 2015
 
 
-LATER = "EMBED LAYER_NORM RMS_NORM BATCH_NORM DROPOUT CONV2D MAX_POOL2D AVG_POOL2D LSTM GRU ATTENTION FEATURES".split()
+LATER = "LAYER_NORM RMS_NORM BATCH_NORM DROPOUT CONV2D MAX_POOL2D AVG_POOL2D LSTM GRU ATTENTION".split()
 
 
 class ExpressionBinder:
@@ -52,7 +55,9 @@ class ExpressionBinder:
         place: Place,
         scope: dict[str, Node],
         *,
-        own_parameter: Callable[[str, Shape, str], Parameter] | None = None,
+        own_parameter: Callable[..., Parameter] | None = None,
+        own_statistic: Callable[[str, Statistic, Shape], Parameter] | None = None,
+        leaves: Leaves | None = None,
         classes: Callable[[str], Dim] | None = None,
         fold: Fold | None = None,
         inner: ExpressionBinder | None = None,
@@ -72,16 +77,43 @@ class ExpressionBinder:
         self.hidden = hidden or {}
         self.activation = "XAVIER"
         self._own_parameter = own_parameter
+        self._own_statistic = own_statistic
+        self._leaves = leaves
         self._classes = classes
 
     # -- what functions ask: planner.functions.Context -------------------------------------------------------------
 
-    def parameter(self, role: str, shape: Shape, initializer: str) -> Parameter:
+    def parameter(
+        self, role: str, shape: Shape, initializer: str, arguments: tuple[float, ...] = (), unknown: str | None = None
+    ) -> Parameter:
         if self._own_parameter is None:
             raise TypeProblem(
                 "a layer with parameters of its own cannot stand here", hint="give it a column of the select"
             )
-        return self._own_parameter(role, shape, initializer)
+        return self._own_parameter(role, shape, initializer, arguments, unknown)
+
+    @property
+    def leaves(self) -> Leaves:
+        if self._leaves is None:
+            raise TypeProblem("what learns from the data cannot stand here", hint="give it a column of the select")
+        return self._leaves
+
+    def statistic(self, x: Data, label: str, aggregate: str, shape: Shape | None = None) -> Parameter:
+        self.leaves.value(x)  # raises for what is no number
+        assert self._own_statistic is not None
+        statistic = Statistic(aggregate, x.sql, x.reads, x.fill)
+        name = f"{label}({self.leaves.name(x)})"
+        parameter = self._own_statistic(name, statistic, x.shape if shape is None else shape)
+        self.leaves.learned(x, parameter.name)
+        return parameter
+
+    def node(self, value: Value) -> Node:
+        """The plan of what a function gives; a category is one-hot."""
+        if isinstance(value, Node):
+            return value
+        if isinstance(value, Data) and value.size is None and value.element is not None:
+            return self.leaves.value(value)
+        return one_hot(self.leaves.category(value) if isinstance(value, Data) else value)
 
     def number(self, *nodes: Node) -> tuple[Node, ...]:
         """The nodes as numbers of one element type: DOUBLE if one of them is, else FLOAT; constants follow."""
@@ -158,7 +190,7 @@ class ExpressionBinder:
             case exp.Not():
                 return ops.Not(self.condition(tree.this))
             case exp.Anonymous():
-                return self.call(tree)
+                return self.node(self.call(tree))
             case exp.Is():
                 return self.is_null(tree)
             case exp.Filter():
@@ -204,6 +236,12 @@ class ExpressionBinder:
     def column(self, tree: exp.Column) -> Node:
         name = ".".join(p.name for p in tree.parts)
         found = self.scope.get(name.lower())
+        if found is not None and found.type.element.kind == "text":
+            raise self.problem(
+                tree,
+                f'"{name}" is {found.type.element}, and a number is needed here',
+                f"FEATURES({name}), ONE_HOT({name}) and EMBED({name}, size) make numbers of it",
+            )
         if found is not None:
             return found
         if name.lower() in self.hidden:
@@ -277,15 +315,19 @@ class ExpressionBinder:
         """A position counted from 1; a negative one counts from the end."""
         return written + size + 1 if written < 0 else written
 
+    def known_number(self, tree: exp.Expression) -> float | None:
+        """The value of an expression of numbers; None if it is none."""
+        return number_of(self.bind(tree))
+
     def whole_number(self, tree: exp.Expression) -> int:
-        value = number_of(self.bind(tree))
+        value = self.known_number(tree)
         if value is None or value != int(value):
             raise self.problem(tree, "expected a whole number")
         return int(value)
 
     # -- calls ---------------------------------------------------------------------------------------------------------
 
-    def call(self, tree: exp.Anonymous) -> Node:
+    def call(self, tree: exp.Anonymous) -> Value:
         name = str(tree.this).upper()
         if name in FUNCTIONS:
             return self.call_function(FUNCTIONS[name], tree)
@@ -299,10 +341,12 @@ class ExpressionBinder:
             hint = "write it in the query that the model reads"
         raise self.problem(tree, f"unknown function {name}", hint)
 
-    def call_function(self, function: Function, tree: exp.Anonymous) -> Node:
+    def call_function(self, function: Function, tree: exp.Anonymous) -> Value:
         arguments = tree.expressions
         if function.is_aggregate and len(arguments) == 1 and isinstance(arguments[0], exp.Star):
             arguments = []
+        by_name = [a for a in arguments if isinstance(a, (exp.Kwarg, exp.PropertyEQ))]
+        arguments = [a for a in arguments if a not in by_name]
         repeated = next((p for p in function.parameters if p.kind is p.VAR_POSITIONAL), None)
         single = [p for p in function.parameters if p is not repeated]
         least = sum(1 for p in single if p.default is p.empty) + (repeated is not None)
@@ -312,23 +356,49 @@ class ExpressionBinder:
         parameters = [*single, *[repeated] * (len(arguments) - len(single))] if repeated else single
         reader = self.inner if self.inner is not None and function.is_aggregate else self
         values = [reader.argument(p, a) for p, a in zip(parameters, arguments, strict=False) if p is not None]
+        named = dict(self.named_argument(function, single[len(arguments) :], a) for a in by_name)
         self.activation = outer
-        return function.build(self, *values)
+        return function.build(self, *values, **named)
+
+    def named_argument(
+        self, function: Function, open_: list[inspect.Parameter], tree: exp.Expression
+    ) -> tuple[str, Any]:
+        """``name => value``, or two words such as UNKNOWN MEAN: an argument that is not given by its position."""
+        name = tree.this.name
+        parameter = next((p for p in open_ if p.name == name.lower() and p.default is not p.empty), None)
+        if parameter is None:
+            raise self.problem(tree, f"{function.name} takes no {name} here", f"{function.usage}")
+        return parameter.name, self.argument(parameter, tree.expression)
 
     def argument(self, parameter: inspect.Parameter, tree: exp.Expression) -> Any:
         """One argument of a function, read as the function's signature says."""
-        kind = str(parameter.annotation).removesuffix(" | None").rpartition(".")[2].rstrip("'>")
-        if kind == "Node":
-            return self.bind(tree)
-        if kind == "int":
-            return self.whole_number(tree)
-        if kind == "Size":
-            return self.size(tree)
+        return self.read(str(parameter.annotation).removesuffix(" | None").rpartition(".")[2].rstrip("'>"), tree)
+
+    def read(self, kind: str, tree: exp.Expression) -> Any:
+        """An argument of a kind: the last word of its annotation."""
+        readers: Mapping[str, Callable[[Any], Any]] = {
+            "Node": self.bind,
+            "int": self.whole_number,
+            "Size": self.size,
+            "Data": self.arguments.data,
+            "Key": self.arguments.key,
+            "Feature": self.arguments.feature,
+            "Numbers": self.arguments.numbers,
+            "Filling": self.arguments.filling,
+            "Unknown": self.arguments.unknown,
+            "Argument": lambda tree: lambda kind: self.read(kind, tree),
+        }
+        if kind in readers:
+            return readers[kind](tree)
         if kind == "str" and isinstance(tree, exp.Literal) and tree.is_string:
             return tree.this
         if kind == "ColumnName" and isinstance(tree, exp.Column):
             return tree.name
         raise self.problem(tree, f"expected {'a text in quotes' if kind == 'str' else 'the name of a column'}")
+
+    @property
+    def arguments(self) -> DataArguments:
+        return DataArguments(self)
 
     def size(self, tree: exp.Expression) -> Dim:
         """A whole number above 0, or CLASSES(column)."""

@@ -3,7 +3,7 @@
 An operator that is a function by itself says so in its class. The functions here need more: sizes, names of columns,
 parameters of their own, or a choice between operators. A signature's annotations say how an argument is read:
 ``Node`` is bound, ``Size`` is a whole number or CLASSES(column), ``int`` and ``str`` are literals, ``ColumnName`` a
-column that is not read but named.
+column that is not read but named. ``features.py`` has the functions that learn from data, and more kinds.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, NewType, Protocol
 
 from ..types import FLOAT, UNIT, Dim, RowSet, Shape, Type, TypeProblem, category
 from . import ops
+from .data import Data, Leaves, Value
 from .node import OPERATORS, Node
 from .nulls import Nulls
 from .ops import (
@@ -83,8 +84,17 @@ class Context(Protocol):
 
     weight: Node | None  # the weight of a row, if the training statement gives one
 
-    def parameter(self, role: str, shape: Shape, initializer: str) -> Parameter:
+    def parameter(
+        self, role: str, shape: Shape, initializer: str, arguments: tuple[float, ...] = (), unknown: str | None = None
+    ) -> Parameter:
         """A parameter of the layer's own, named after the alias it stands under."""
+
+    def statistic(self, x: Data, label: str, aggregate: str, shape: Shape | None = None) -> Parameter:
+        """What an aggregate of the training rows gives, position by position of a tensor unless it has a ``shape``."""
+
+    @property
+    def leaves(self) -> Leaves:
+        """What can be read of the rows of INPUT."""
 
     def number(self, *nodes: Node) -> tuple[Node, ...]:
         """The nodes as numbers of one element type, ready for arithmetic."""
@@ -110,7 +120,8 @@ class Function:
     name: str
     doc: str
     parameters: tuple[inspect.Parameter, ...]
-    build: Callable[..., Node]
+    build: Callable[..., Value]
+    gives: str = "Node"  # or Data, or Category
     is_aggregate: bool = False
 
     @property
@@ -135,9 +146,11 @@ def function(*names: str, aggregate: bool = False) -> Callable[[Callable[..., An
     """
 
     def declare(build: Callable[..., Any]) -> Callable[..., Any]:
-        parameters = tuple(inspect.signature(build).parameters.values())[1:]
+        signature = inspect.signature(build)
+        parameters = tuple(signature.parameters.values())[1:]
         for name in names:
-            FUNCTIONS[name] = Function(name, inspect.cleandoc(build.__doc__ or ""), parameters, build, aggregate)
+            doc = inspect.cleandoc(build.__doc__ or "")
+            FUNCTIONS[name] = Function(name, doc, parameters, build, str(signature.return_annotation), aggregate)
         return build
 
     return declare
@@ -274,12 +287,6 @@ def _fold(operator: Callable[..., Node], x: Node, axis: int) -> Node:
     axes = (axis - 1,) if axis else tuple(range(x.type.rank))
     kept = tuple(d for i, d in enumerate(x.type.shape) if i not in axes)
     return Reshape(operator(x, False, axes), kept)
-
-
-@function("ONE_HOT")
-def one_hot(c: Context, k: Node, size: Size) -> Node:
-    """A vector of zeros with a 1 at position k, counted from 0."""
-    return ops.Place(ops.one(), k, size)  # type: ignore[arg-type]
 
 
 @function("LINEAR")

@@ -46,6 +46,7 @@ class Host(Protocol):
         scope: dict[str, Node],
         *,
         hidden: Mapping[str, str] | None = None,
+        origins: Mapping[str, Value] | None = None,
         fold: Fold | None = None,
         inner: ExpressionBinder | None = None,
     ) -> ExpressionBinder:
@@ -569,7 +570,9 @@ class QueryBinder:
         self, tree: exp.Expression, scope: Scope, *, fold: Fold | None = None, inner: ExpressionBinder | None = None
     ) -> ExpressionBinder:
         """A binder of the expressions of a select."""
-        return self.host.expressions(self.place(tree), dict(scope.nodes), hidden=scope.hidden, fold=fold, inner=inner)
+        return self.host.expressions(
+            self.place(tree), dict(scope.nodes), hidden=scope.hidden, origins=scope.values, fold=fold, inner=inner
+        )
 
     def is_aggregate(self, tree: exp.Expression) -> bool:
         """Whether an expression folds rows."""

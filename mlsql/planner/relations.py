@@ -12,18 +12,27 @@ from .skeleton import Join, Joined, Text, at
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where a column comes from, unchanged: a declared column of a relation, and the path to its rows (None: none)."""
+
+    relation: str
+    column: str
+    path: Node | None = None
+
+
+@dataclass(frozen=True)
 class Value:
     """A column of a relation.
 
     ``node`` is its tensor, None for what is no number; ``text`` asks for its column text, None where a parameter
-    reaches it. ``declared`` is the column of INPUT or TARGET that it is, unchanged (relation and name).
+    reaches it. ``origin`` is the column of INPUT that it is, if it is one unchanged.
     """
 
     name: str
     node: Node | None
     text: Text | None
     type_text: str = ""
-    declared: tuple[str, str] | None = None
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +111,10 @@ class Frame:
         if text is not None:
             inner, alias = text, side.alias
             text = lambda: join.export(at(inner(), alias))  # noqa: E731
-        return replace(value, node=node, text=text)
+        origin = value.origin
+        if origin is not None and index is not None:
+            origin = replace(origin, path=index if origin.path is None else Take(origin.path, index))
+        return replace(value, node=node, text=text, origin=origin)
 
     def by_name(self) -> tuple[dict[str, Value], set[str]]:
         """Columns by lower-case name, alone and behind their alias, and the names that would be a guess."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from ..errors import Error, ProgrammingError, suggest
-from ..executor.dataset import declared_type
+from ..executor.dataset import declared_type, expression_sql, quoted, read_type
 from ..executor.results import Rows
 from ..parser import parse
 from ..parser.statements import CreateModel, DropModel, RenameModel, RollbackModel
 from ..planner.binder import bind_model
+from ..planner.model import Model
 from .core import Session, runs
 from .rows import message_rows
 
@@ -26,9 +27,22 @@ def create(session: Session, statement: CreateModel) -> Rows:
             hint="CREATE OR REPLACE MODEL drops it with its versions; CREATE MODEL IF NOT EXISTS keeps it",
         )
     definition = with_declared_inputs(session, statement)
-    bind_model(definition)
+    check_sql(session, bind_model(definition))
     session.catalog.save_model(name, statement.text, definition.text, replace=exists)
     return message_rows(session, f"model {name} {'replaced' if exists else 'created'}")
+
+
+def check_sql(session: Session, model: Model) -> None:
+    """Whether DuckDB can compute what the model asks of its columns, one row at a time."""
+    for check in model.sql_checks:
+        columns = {n: quoted(n) for n in check.reads}
+        row = ", ".join(f"CAST(NULL AS {read_type(model, n)}) AS {c}" for n, c in columns.items())
+        text = expression_sql(model, check.sql, check.reads, columns)
+        try:  # with a column beside it, an aggregate is an error
+            session.storage.describe(f"(SELECT {text} AS value, {columns[check.reads[0]]} FROM (SELECT {row}))")
+        except Error as problem:
+            message = problem.message.partition("\n\nLINE ")[0].strip()
+            raise ProgrammingError(f"DuckDB cannot compute this: {message}", place=check.place) from problem
 
 
 def with_declared_inputs(session: Session, statement: CreateModel) -> CreateModel:

@@ -19,7 +19,16 @@ from ..planner.node import Node, walk
 from ..planner.ops import Column, Pick, Sigmoid, Softmax, Softplus
 from .core import Session, runs
 from .metrics import METRICS, PER_CLASS, RANKED, Metric
-from .predict import as_input, class_type, function_name, input_type, output_type, predictor, without_predict
+from .predict import (
+    class_type,
+    function_name,
+    leaf_arguments,
+    leaf_types,
+    output_type,
+    predictor,
+    read_inputs,
+    without_predict,
+)
 from .relational_predict import evaluated_relations
 from .rows import one_row
 
@@ -134,24 +143,19 @@ def predictions_sql(
     """A query with a row a row: the target as ``actual``, and ``s``, a struct of what the model says."""
     if model.skeleton is not None:
         table = evaluated_relations(
-            session, statement, model, version, lambda fitted: outputs_of(fitted, task_of(fitted, statement))
+            session, statement, model, version, lambda m: scored_model(m, task_of(m, statement)).columns
         )
         name = quoted(session.hold(table))
         return f"SELECT actual, {{'predicted': predicted, 'probability': probability}} AS s FROM {name}", {}
     if statement.others:
         raise ProgrammingError("the model reads one relation", place=statement.others[0].place)
     query = without_predict(session, statement.on)
-    source = match(session.storage, query, model, {**model.inputs, task.target.name: task.target})
-    function = scoring_function(session, statement, model, version, task)
-    inputs = ", ".join(as_input(quoted(source.columns[n][0]), c.type) for n, c in model.inputs.items())
+    scored = scored_model(model, task)
+    source = match(session.storage, query, model, {**read_inputs(scored), task.target.name: task.target})
+    function = scoring_function(session, statement, scored, version, task)
+    inputs = leaf_arguments(scored, {name: quoted(column) for name, (column, _) in source.columns.items()})
     actual = quoted(source.columns[task.target.name][0])
     return f"SELECT {actual} AS actual, {function}({inputs}) AS s FROM {query.text}", query.values
-
-
-def outputs_of(model: Model, task: Task) -> dict[str, Node]:
-    """What the metrics need of a model: its prediction, and the probabilities where there are any."""
-    predicted = {"predicted": model.columns[model.prediction]}
-    return predicted | ({"probability": task.scores} if task.scores is not None else {})
 
 
 def class_list(version: StoredVersion | None, task: Task) -> str:
@@ -160,8 +164,8 @@ def class_list(version: StoredVersion | None, task: Task) -> str:
     if task.kind == "yes/no":
         return "[TRUE]"
     if version is not None and column is not None:
-        type_text, values = version.classes[column]
-        return "[" + ", ".join(f"CAST({literal(v)} AS {type_text})" for v in values) + "]"
+        keys = version.classes[column]
+        return "[" + ", ".join(f"CAST({literal(v)} AS {keys.type_text})" for v in keys.texts.to_pylist()) + "]"
     size = task.scores.type.shape[-1] if task.scores is not None else 0
     return f"range({size})"
 
@@ -184,15 +188,19 @@ def scores_sql(task: Task, classes: str) -> str:
     )
 
 
+def scored_model(model: Model, task: Task) -> Model:
+    """The model with the columns that EVALUATE reads: the prediction, and the probabilities where there are any."""
+    columns = {"predicted": model.columns[model.prediction]}
+    return replace(model, columns=columns | ({"probability": task.scores} if task.scores is not None else {}))
+
+
 def scoring_function(
     session: Session, statement: Evaluate, model: Model, version: StoredVersion | None, task: Task
 ) -> str:
-    """A DuckDB function that gives the prediction, and the probabilities where there are any."""
-    columns = outputs_of(model, task)
-    predicted = columns["predicted"]
-    scored = replace(model, columns=columns)
-    run = predictor(session, scored, version, list(columns))
-    is_yes = task.kind == "yes/no" and predicted.type.element.kind == "float"
+    """A DuckDB function that gives the columns of the scored model."""
+    columns = model.columns
+    run = predictor(session, model, version, list(columns))
+    is_yes = task.kind == "yes/no" and columns["predicted"].type.element.kind == "float"
     types = {n: output_type(c.type, class_type(version, c)) for n, c in columns.items()}
     types["predicted"] = "BOOLEAN" if is_yes else types["predicted"]
 
@@ -204,5 +212,5 @@ def scoring_function(
 
     name = function_name(session, "evaluate", statement.model, version)
     struct = f"STRUCT({', '.join(f'{n} {t}' for n, t in types.items())})"
-    session.storage.function(name, score, [input_type(c.type) for c in model.inputs.values()], struct)
+    session.storage.function(name, score, leaf_types(model, version), struct)
     return quoted(name)

@@ -9,7 +9,6 @@ from ..autodiff.gradient import adjoints
 from ..errors import NotSupportedError, ProgrammingError, listed, suggest
 from ..executor.check import difference
 from ..executor.codegen import generate
-from ..executor.dataset import classes_of, match
 from ..executor.results import Rows
 from ..executor.run import evaluate, leaves, resized
 from ..explain.formula import formula
@@ -19,19 +18,20 @@ from ..optimizer.rule import Step
 from ..optimizer.stages import optimize, run_stage, simplify
 from ..parser.statements import CreateModel, Evaluate, Explain, ExplainGradient, SelectSql, Statement, Train
 from ..planner.binder import bind_model
-from ..planner.model import Model, classes_symbol
+from ..planner.model import Find, Model
 from ..planner.node import Node, depends_on, walk
 from ..planner.ops import Column, Parameter, State
 from ..planner.plan import Plan
+from ..planner.relational import is_relational
 from ..types import UNIT, shape_text
 from .core import Session, runs
 from .create import with_declared_inputs
-from .models import parameter_arrays
-from .predict import ALL_OUTPUTS, asked_for, rewritten, without_predict
+from .models import parameter_arrays, sizes_told
+from .predict import ALL_OUTPUTS, asked_for, rewritten
 from .relational_training import read_training
 from .rows import lines_rows, table_rows
-from .training_data import class_weighted, split_count, used_columns
-from .training_plan import bound, plan_training, read_settings
+from .training_data import always_known, class_weighted, load_rows, split_count, training_rows, used_leaves
+from .training_plan import Settings, bound, plan_training, read_settings
 
 OPTIONS = ("LOGICAL", "PHYSICAL", "STEPS", "CODE", "MEMORY")
 
@@ -75,28 +75,39 @@ def chosen_option(statement: Explain) -> str:
 
 
 def planned(session: Session, statement: Train) -> tuple[Model, Any, tuple[Step, ...], int]:
-    """The training plan, made from the table's size and classes without reading its rows."""
+    """The training plan, made from the table's size and what is learned of its rows before training."""
     definition = session.models.definition(statement.model)
     settings = read_settings(statement)
-    model = bound(statement, definition, {})
-    if model.skeleton is not None:
-        model, _ = read_training(session, statement, definition, {})
-        rows = model.rows.rows or 1
-        count = split_count(statement, rows)
-        loop, steps = plan_training(model, settings, rows, count, subset=count != rows)
-        return model, loop, steps, count
-    rows = 1
-    if statement.on is not None:
-        query = without_predict(session, statement.on)
-        source = match(session.storage, query, model, used_columns(model))
-        classes = classes_of(session.storage, source, model)
-        sizes = {classes_symbol(c): len(values) for c, (_, values) in classes.items()}
-        model = bound(statement, definition, sizes)
-        if settings.options["class_weight"]:
-            model = class_weighted(model, statement, definition, sizes)
-        [(rows,)] = session.storage.rows(f"SELECT count(*) FROM {query.text}", query.values)
+    if is_relational(definition):
+        return planned_relations(session, statement, definition, settings)
+    sizes: Mapping[Any, int] = {}
+    known: list[Column] = []
+    if statement.on is None:
+        model, count, rows_there = bound(statement, definition, {}), 1, 1
+    else:
+        warm = None if statement.from_scratch else session.models.version(statement.model)
+        with training_rows(session, statement, definition, settings.seed, warm) as rows:
+            model, sizes = rows.model, sizes_told(rows.classes)
+            query = rows.source.query
+            [(rows_there,)] = session.storage.rows(f"SELECT count(*) FROM {query.text}", query.values)
+            if any(leaf.find == Find.KNOWN for leaf in used_leaves(model).values()):
+                known = always_known(model, load_rows(session, statement, rows, warm is not None), rows.kept)
+        count = split_count(statement, rows_there)
+    if settings.options["class_weight"]:
+        model = class_weighted(model, statement, definition, sizes)
+    loop, steps = plan_training(model, settings, rows_there, count, subset=count != rows_there, known=known)
+    return model, loop, steps, count
+
+
+def planned_relations(
+    session: Session, statement: Train, definition: CreateModel, settings: Settings
+) -> tuple[Model, Any, tuple[Step, ...], int]:
+    """The same for a model over several relations, whose keys are read and joined for it."""
+    warm = None if statement.from_scratch else session.models.version(statement.model)
+    model, read = read_training(session, statement, definition, settings.seed, warm)
+    rows = model.rows.rows or 1
     count = split_count(statement, rows)
-    loop, steps = plan_training(model, settings, rows, count, subset=count != rows)
+    loop, steps = plan_training(model, settings, rows, count, subset=count != rows, known=read.known)
     return model, loop, steps, count
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..errors import ProgrammingError, suggest
 from ..executor.results import Rows
 from ..optimizer.rule import RULES
@@ -9,6 +11,7 @@ from ..parser.statements import DescribeModel, ExplainRule, ShowLayers, ShowMode
 from ..planner.binder import bind_model
 from ..planner.functions import FUNCTIONS
 from ..planner.layers import standard_layers
+from ..planner.model import ModelParameter
 from ..types import shape_text
 from .core import Session, runs
 from .models import sizes_of
@@ -68,17 +71,31 @@ def describe(session: Session, statement: DescribeModel) -> Rows:
     rows: list[tuple[str, str, str, str]] = []
     for role, columns in (("input", model.inputs), ("target", model.targets)):
         rows += [(role, name, model.type_texts[name], "") for name in columns]
-    if version:
-        for column, (type_text, values) in version.classes.items():
-            shown = ", ".join(values[:10]) + (", ..." if len(values) > 10 else "")
-            rows.append(("classes", column, type_text, f"{len(values)}: {shown}"))
+    for column, keys in version.classes.items() if version else ():
+        role = "keys" if column in model.vocabularies else "classes"
+        rows.append((role, column, keys.type_text, keys.shown()))
     for name, p in model.parameters.items():
-        text = p.initial.kind if p.initial.kind != "LITERAL" else str(p.initial.value)
-        detail = f"INIT {text}{' FROZEN' if p.frozen else ''}"
-        rows.append(("parameter", name, f"{p.node.element}{shape_text(p.node.shape)}", detail))
+        role = "parameter" if p.statistic is None else "statistic"
+        detail = detail_of(p, version.parameters[name] if version and p.statistic is not None else None)
+        rows.append((role, name, f"{p.node.element}{shape_text(p.node.shape)}", detail))
     for name, node in model.columns.items():
         element = (node.type.element.column and model.type_texts[node.type.element.column]) or str(node.type.element)
         detail = "what PREDICT returns" if name == model.prediction else ""
         rows.append(("output", name, f"{element}{shape_text(node.type.shape)}", detail))
     names = ("role", "name", "type", "detail")
     return table_rows(session, dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)))
+
+
+def detail_of(parameter: ModelParameter, value: Any) -> str:
+    """How a parameter starts; of a statistic, what it came to."""
+    if parameter.statistic is not None:
+        if value is None:
+            return "known once the model is trained"
+        first = value.reshape(-1)[:10].tolist()
+        more = ", ..." if value.size > len(first) else ""
+        return f"{first[0]:g}" if not value.shape else f"[{', '.join(f'{v:g}' for v in first)}{more}]"
+    initial = parameter.initial
+    text = str(initial.value) if initial.kind == "LITERAL" else initial.kind
+    arguments = f"({', '.join(f'{a:g}' for a in initial.arguments)})" if initial.arguments else ""
+    unknown = f" UNKNOWN {parameter.unknown}" if parameter.unknown else ""
+    return f"INIT {text}{arguments}{unknown}{' FROZEN' if parameter.frozen else ''}"

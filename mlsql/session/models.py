@@ -9,11 +9,13 @@ from ..errors import IntegrityError, ProgrammingError, listed, suggest
 from ..executor.catalog import Catalog, StoredModel, StoredVersion
 from ..executor.device import Array
 from ..executor.initialize import draw
+from ..executor.vocabulary import Keys
 from ..parser import parse
 from ..parser.statements import CreateModel, Name
 from ..planner.binder import bind_model
 from ..planner.model import Model, classes_symbol
 from ..planner.node import Node
+from ..types import Symbol
 
 
 class Models:
@@ -74,8 +76,16 @@ class Models:
 
 
 def sizes_of(version: StoredVersion) -> dict[Any, int]:
-    """The sizes that the training data told: how many classes each column has."""
-    return {classes_symbol(column): len(values) for column, (_, values) in version.classes.items()}
+    """The sizes that the training data told."""
+    return sizes_told(version.classes)
+
+
+def sizes_told(classes: Mapping[str, Keys]) -> dict[Any, int]:
+    """How many classes each target has, and how many keys each vocabulary."""
+    told: dict[Any, int] = {}
+    for name, keys in classes.items():
+        told |= {classes_symbol(name): len(keys), Symbol(name): len(keys)}
+    return told
 
 
 def parameter_arrays(model: Model, version: StoredVersion | None) -> Mapping[Node, Array]:

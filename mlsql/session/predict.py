@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from ..errors import Error, NotSupportedError, Place, ProgrammingError, listed, suggest
 from ..executor.catalog import StoredVersion
-from ..executor.dataset import class_values, match, quoted
+from ..executor.dataset import by_source, leaf_sql, lookups, match, quoted, sql_type
 from ..executor.predict import Predictor
 from ..executor.results import Rows
+from ..executor.vocabulary import typed
 from ..optimizer.stages import optimize
 from ..parser import parse
 from ..parser.statements import Name, PredictCall, Query, SelectSql, SetOption
 from ..planner.model import Model
 from ..planner.node import Node
+from ..planner.ops import Column
 from ..planner.plan import Plan
 from ..types import Element, Type
 from .core import Session, runs
@@ -125,8 +127,8 @@ class _Rewriter:
         if call.is_table:
             return self.table_call(call, model, version)
         function = predict_function(self.session, call, model, version, output)
-        arguments = zip(self.arguments(call, model), model.inputs.values(), strict=True)
-        return f"{function}({', '.join(as_input(a, c.type) for a, c in arguments)})"
+        given = dict(zip(model.inputs, self.arguments(call, model), strict=True))
+        return f"{function}({leaf_arguments(model, given)})"
 
     def arguments(self, call: PredictCall, model: Model) -> list[str]:
         """The arguments in the order of INPUT: as given, by name, or the row's columns of that name."""
@@ -167,7 +169,7 @@ class _Rewriter:
         outputs = {name.lower() for name in model.columns}
         hidden = [quoted(name) for name in columns_there if name.lower() in outputs]  # the model's column wins
         shown = f"* EXCLUDE ({', '.join(hidden)})" if hidden else "*"
-        columns = ", ".join(as_input(f"{SOURCE}.{quoted(n)}", c.type) for n, c in model.inputs.items())
+        columns = leaf_arguments(model, {n: f"{SOURCE}.{quoted(n)}" for n in model.inputs})
         inner = f"SELECT {shown}, {function}({columns}) AS {OUTPUTS} FROM {source} AS {SOURCE}"
         return f"(SELECT * EXCLUDE ({OUTPUTS}), unnest({OUTPUTS}) FROM ({inner}))"
 
@@ -181,7 +183,7 @@ class _Rewriter:
             described = self.session.storage.describe(source)
         except Error:
             return []
-        match(self.session.storage, query, model, model.inputs)
+        match(self.session.storage, query, model, read_inputs(model))
         return [name for name, _ in described]
 
     def constant_call(self, call: PredictCall, model: Model, version: StoredVersion | None, output: str) -> str:
@@ -189,7 +191,7 @@ class _Rewriter:
         if call.arguments and not call.is_table:
             raise ProgrammingError(f'model "{call.model}" takes no inputs', place=call.place)
         wanted = list(model.columns) if output == ALL_OUTPUTS else [output]
-        values = predictor(self.session, model, version, wanted)()
+        values = predictor(self.session, model, version, wanted)(pa.array([True]))
         literals = [f"CAST('{values[n][0].as_py()}' AS {output_type(model.columns[n].type, '')})" for n in wanted]
         if output != ALL_OUTPUTS:
             return literals[0]
@@ -254,7 +256,7 @@ def predict_function(
         values = run(*columns)
         return pa.StructArray.from_arrays([values[n] for n in wanted], wanted)
 
-    parameters = [input_type(c.type) for c in model.inputs.values()]
+    parameters = leaf_types(model, version)
     struct = f"STRUCT({', '.join(f'{quoted(n)} {t}' for n, t in zip(wanted, types, strict=True))})"
     all_of_them = output == ALL_OUTPUTS
     session.storage.function(name, every if all_of_them else one, parameters, struct if all_of_them else types[0])
@@ -268,7 +270,7 @@ def function_name(session: Session, what: str, model: Name, version: StoredVersi
     """
     facts = (
         session.models.find(model).definition,
-        version and (version.digest, version.classes),
+        version and version.digest,
         session.null_prediction,
     )
     digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
@@ -279,16 +281,18 @@ def predictor(session: Session, model: Model, version: StoredVersion | None, wan
     """The forward plan of some columns of a model, optimized, with its parameters."""
     plan = forward_plan(model, wanted)
     classes = {
-        n: class_values(session.storage, version.classes[node.type.element.column])
+        n: typed(session.storage, version.classes[node.type.element.column])
         for n, node in plan.outputs.items()
         if version and node.type.element.column
     }
+    leaves = model.input_leaves
     return Predictor(
         plan,
         model.rows,
-        list(model.inputs.values()),
+        by_source(leaves),
         parameter_arrays(model, version),
         classes,
+        lookups(session.storage, leaves, version.classes if version else {}),
         session.null_prediction,
     )
 
@@ -298,14 +302,27 @@ def forward_plan(model: Model, wanted: Sequence[str]) -> Plan:
     return optimize(Plan(model.columns, model.names), wanted=wanted).plan
 
 
-def input_type(type: Type) -> str:
-    """The SQL type of a function's argument: lists, so that a wrong length is ours to report."""
-    return type.element.name + "[]" * type.rank
+def read_inputs(model: Model) -> dict[str, Column]:
+    """The columns of INPUT that a prediction reads."""
+    read = {name for leaf in model.input_leaves for name in leaf.reads}
+    return {name: c for name, c in model.inputs.items() if name in read}
 
 
-def as_input(text: str, type: Type) -> str:
-    """An argument in the type that the function takes, as an INSERT would convert it."""
-    return f"CAST({text} AS {input_type(type)})"
+def leaf_arguments(model: Model, given: Mapping[str, str]) -> str:
+    """The arguments of a model's function: what DuckDB computes from the SQL of each input."""
+    return ", ".join(leaf_sql(group[0], model, given) for group in by_source(model.input_leaves))
+
+
+def leaf_types(model: Model, version: StoredVersion | None) -> list[str]:
+    """The SQL types of the arguments of a model's function: lists, so that a wrong length is ours to report."""
+    groups = by_source(model.input_leaves)
+    classes = version.classes if version else {}
+    return [
+        classes[g[0].vocabulary].type_text
+        if g[0].vocabulary is not None
+        else sql_type(g[0].column.type.element, g[0].column.type.shape)
+        for g in groups
+    ]
 
 
 def output_type(type: Type, classes: str) -> str:
@@ -318,7 +335,7 @@ def output_type(type: Type, classes: str) -> str:
 def class_type(version: StoredVersion | None, node: Node) -> str:
     """The SQL type of the classes that an output names."""
     column = node.type.element.column
-    return version.classes[column][0] if version and column else ""
+    return version.classes[column].type_text if version and column else ""
 
 
 @runs(SetOption)

@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 
 from ..errors import Place, ProgrammingError
 from ..executor.catalog import StoredVersion
-from ..executor.dataset import class_values
 from ..executor.device import Array
 from ..executor.load import to_arrow
 from ..executor.run import evaluate
+from ..executor.vocabulary import typed
 from ..optimizer.stages import optimize
 from ..parser.statements import Evaluate, Name, PredictCall, Query
 from ..planner.binder import bind_model
@@ -25,7 +25,7 @@ from ..planner.ops import Column, Parameter, Positions
 from ..planner.plan import Plan
 from .core import Session
 from .models import parameter_arrays, sizes_of
-from .relations import RelationRows, assigned, read_relations
+from .relations import RelationRows, Wanted, assigned, read_relations
 
 FLAG = "\0there "  # the flag of an output, among the outputs
 
@@ -103,23 +103,25 @@ def computed(
 ) -> Predicted:
     """Some values of a model over its relations. ``wanted`` picks them, once for what has to be read and once more for
     the model as it is bound to the rows that were read."""
-    assert model.skeleton is not None
     definition = session.models.definition(name)
-    sources = assigned(model, model.skeleton, given, place)
-    classes = version.classes if version else None
-    read = read_relations(session, model, sources, with_flags(model, wanted(model)).values(), known=classes, keys=True)
-    fitted = bind_model(definition, read.facts | (sizes_of(version) if version else {}))
+    sources = assigned(model, given, place)
+    told = sizes_of(version) if version else {}
+    picked = Wanted(
+        lambda sizes: bind_model(definition, {**sizes, **told}), lambda m: list(with_flags(m, wanted(m)).values())
+    )
+    read = read_relations(session, model, sources, picked, version=version, keys=True)
+    fitted = bind_model(definition, read.facts | told)
     nodes = wanted(fitted)
     plan = optimize(Plan(with_flags(fitted, nodes), fitted.names)).plan
     values = evaluate_over(plan, read, parameter_arrays(fitted, version))
-    labels = {n.type.element.column for n in nodes.values()} & (classes or {}).keys()
+    labels = {n.type.element.column for n in nodes.values()} & read.classes.keys()
     return Predicted(
         fitted.rows.rows or 1,
         nodes,
         values,
         {n: values[FLAG + n] for n in nodes if FLAG + n in values},
         read.keys,
-        {c: class_values(session.storage, (classes or {})[c]) for c in labels if c},
+        {c: typed(session.storage, read.classes[c]) for c in labels if c},
     )
 
 

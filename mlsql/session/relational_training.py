@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError, NotSupportedError, ProgrammingError
+from ..executor.catalog import StoredVersion
 from ..executor.dataset import Dataset
 from ..executor.device import Array
 from ..executor.run import executable, leaves
@@ -21,16 +22,19 @@ from ..planner.plan import Plan
 from ..planner.restrict import Restriction
 from ..types import RowSet
 from .core import Session
-from .relations import Classes, RelationRows, assigned, read_relations
+from .models import sizes_told
+from .relations import RelationRows, Wanted, assigned, read_relations
+from .training_data import check_classes
 from .training_plan import bound, parameter_views
 
 
 def read_training(
-    session: Session, statement: Train, definition: CreateModel, known: Classes
+    session: Session, statement: Train, definition: CreateModel, seed: int, warm: StoredVersion | None
 ) -> tuple[Model, RelationRows]:
     """The relations of a TRAIN, and the model bound to what they told."""
     model = bound(statement, definition, {})
-    rows = read(session, statement, model, (statement.on, *statement.others), known)
+    rows = read(session, statement, definition, model, (statement.on, *statement.others), warm)
+    check_classes(model, rows.classes, statement.place)
     model = bound(statement, definition, rows.sizes)
     if model.rows.rows is None:
         message = "the select of the model gives a single row: there is nothing to go over in batches"
@@ -39,13 +43,17 @@ def read_training(
 
 
 def read(
-    session: Session, statement: Train, model: Model, given: tuple[Query | None, ...], known: Classes
+    session: Session,
+    statement: Train,
+    definition: CreateModel,
+    model: Model,
+    given: tuple[Query | None, ...],
+    version: StoredVersion | None,
 ) -> RelationRows:
-    """What the loss reads of the relations that a clause gives."""
-    assert model.loss is not None and model.skeleton is not None
-    queries = [q for q in given if q is not None]
-    sources = assigned(model, model.skeleton, queries, statement.place)
-    return read_relations(session, model, sources, [model.loss], known=known or None)
+    """What the loss reads of the relations that a clause gives; without a version it is learned from, too."""
+    sources = assigned(model, [q for q in given if q is not None], statement.place)
+    wanted = Wanted(lambda sizes: bound(statement, definition, sizes), lambda m: [m.loss] if m.loss is not None else [])
+    return read_relations(session, model, sources, wanted, version=version, learn=version is None)
 
 
 def split(statement: Train, rows: int, seed: int) -> tuple[Array | None, Array | None]:
@@ -76,8 +84,9 @@ def relational_validator(
         return None
     if isinstance(statement.validate, Query):
         given = (statement.validate, *statement.validate_others)
-        fresh = bound(statement, definition, {s: n for s, n in rows.sizes.items() if s.name.startswith("CLASSES")})
-        rows = read(session, statement, fresh, given, rows.classes)
+        learned = StoredVersion(0, rows.fillings, rows.classes, "")
+        fresh = bound(statement, definition, sizes_told(rows.classes))
+        rows = read(session, statement, definition, fresh, given, learned)
         model, held = bound(statement, definition, rows.sizes), None
     assert model.loss is not None
     loss = simplify(Plan({"loss": model.loss}, model.names)).plan.outputs["loss"]

@@ -2,48 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from ..errors import DataError, Error, Place, ProgrammingError, listed, suggest
-from ..executor.dataset import check_type, class_values, quoted, sql_type
+from ..errors import DataError, Place, ProgrammingError, listed, suggest
+from ..executor.catalog import StoredVersion
+from ..executor.dataset import Source, classes_of, load, match
 from ..executor.device import Array
-from ..executor.load import class_index, to_array
+from ..executor.learn import copied, statistics_of
 from ..executor.skeleton import Tables, run_skeleton
+from ..executor.vocabulary import Keys
 from ..parser.statements import Query
-from ..planner.model import DataColumn, Model, classes_symbol
-from ..planner.node import Node, walk
+from ..planner.model import DataColumn, Find, Model
+from ..planner.node import Node
 from ..planner.ops import Column
-from ..planner.skeleton import Skeleton, rows_symbol, table_name
+from ..planner.skeleton import rows_symbol, table_name
 from ..types import RowSet, Symbol
 from .core import Session
+from .models import sizes_told
 from .predict import without_predict
-
-Classes = Mapping[str, tuple[str, list[str]]]
 
 
 @dataclass
 class RelationRows:
-    """What was read: arrays by the name of their leaf, what data told, and outputs that are keys."""
+    """What was read: arrays by the name of their leaf, what data told, and outputs that are keys.
+
+    ``classes`` are vocabularies and classes, ``fillings`` statistics: those of a version, or learned from these rows.
+    """
 
     arrays: dict[str, Array]
-    counts: Mapping[str, int]
     facts: dict[Symbol, int]
-    classes: Classes
+    classes: Mapping[str, Keys]
+    fillings: Mapping[str, Array]
+    known: list[Column] = field(default_factory=list)  # flags of known keys that are 1 in every row
     keys: dict[str, pa.ChunkedArray] = field(default_factory=dict)
 
     @property
     def sizes(self) -> dict[Symbol, int]:
         """All that the binder has to know of the data."""
-        return self.facts | {classes_symbol(c): len(values) for c, (_, values) in self.classes.items()}
+        return self.facts | sizes_told(self.classes)
 
 
-def assigned(model: Model, skeleton: Skeleton, given: Sequence[Query], place: Place) -> dict[str, Query]:
+def assigned(model: Model, given: Sequence[Query], place: Place) -> dict[str, Query]:
     """Which table or query each relation of the model is. Raises ProgrammingError for one that is missing."""
-    names = list(skeleton.relations)
+    names = list(model.parts)
     if len(names) == len(given) == 1:
         return {names[0]: given[0]}
     by_lower = {name.lower(): name for name in names}
@@ -74,110 +78,118 @@ def unknown_relation(model: Model, query: Query, names: list[str]) -> Programmin
     return ProgrammingError(message, place=query.place, hint=suggest(query.name, names) or hint)
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be computed of a model: ``bind`` binds it with what data told, ``pick`` picks plans of it."""
+
+    bind: Callable[[Mapping[Symbol, int]], Model]
+    pick: Callable[[Model], Collection[Node]]
+
+
+class RelationReader:
+    """Reads the relations of a model while its tables are known to DuckDB."""
+
+    def __init__(self, session: Session, tables: Tables, sources: Mapping[str, Query]) -> None:
+        self.session, self.tables, self.sources = session, tables, sources
+
+    def copy(self, model: Model, roots: Collection[Node], with_labels: bool) -> dict[str, Source]:
+        """Each relation copied once: the columns that leaves, keys, statistics and vocabularies read."""
+        assert model.skeleton is not None
+        found: dict[str, Source] = {}
+        for name, part in model.parts.items():
+            leaves = used_leaves(model, part, roots, with_labels)
+            read = {r for leaf in leaves.values() for r in leaf.reads}
+            read |= {r for s in part.statistics.values() for r in s.reads}
+            read |= {r for v in part.vocabularies.values() for r in v.reads}
+            read |= model.skeleton.keys.get(name, {}).keys()
+            wanted = {n: c for n, c in part.declared.items() if n in read}
+            query = without_predict(self.session, self.sources[name])
+            source = match(self.session.storage, query, part, wanted)
+            table = copied(self.session.storage, source, part)
+            if not table.num_rows:
+                raise DataError(f'the relation "{name}" has no rows', place=query.place)
+            self.tables.add(part.rows, table)
+            columns = {n: (n, type_text) for n, (_, type_text) in source.columns.items()}
+            found[name] = Source(Query(table_name(part.rows), query.place), columns)
+        return found
+
+    def learn(self, model: Model, copies: Mapping[str, Source]) -> tuple[dict[str, Keys], dict[str, Array]]:
+        """The classes, vocabularies and statistics of all relations."""
+        classes: dict[str, Keys] = {}
+        fillings: dict[str, Array] = {}
+        for name, part in model.parts.items():
+            classes |= classes_of(self.session.storage, copies[name], part)
+            fillings |= statistics_of(self.session.storage, copies[name], part)
+        return classes, fillings
+
+    def arrays(
+        self,
+        model: Model,
+        copies: Mapping[str, Source],
+        roots: Collection[Node],
+        classes: Mapping[str, Keys],
+        fillings: Mapping[str, Array],
+    ) -> tuple[dict[str, Array], dict[str, DataColumn]]:
+        """The leaves of the roots as arrays, and how they are computed."""
+        found: dict[str, Array] = {}
+        every: dict[str, DataColumn] = {}
+        for name, part in model.parts.items():
+            leaves = used_leaves(model, part, roots, False)
+            try:
+                found |= load(self.session.storage, copies[name], part, leaves, classes, fillings).columns
+            except DataError as problem:
+                problem.at(self.sources[name].place)
+                raise
+            every |= leaves
+        return found, every
+
+
+def used_leaves(model: Model, part: Model, roots: Collection[Node], with_labels: bool) -> dict[str, DataColumn]:
+    """The leaves of a relation that some plans read; with the categorical targets, whose classes are to be learned."""
+    leaves = {n: leaf for n, leaf in model.leaves(roots).items() if n in part.data}
+    labels = {c.name: part.data[c.name] for n, c in part.targets.items() if n in part.categories}
+    return leaves | labels if with_labels else leaves
+
+
 def read_relations(
     session: Session,
     model: Model,
     sources: Mapping[str, Query],
-    roots: Iterable[Node],
+    wanted: Wanted,
     *,
-    known: Classes | None = None,
+    version: StoredVersion | None = None,
+    learn: bool = False,
     keys: bool = False,
 ) -> RelationRows:
-    """Read what the plans of ``roots`` need of each relation, run the skeleton, and make arrays of the leaves.
+    """Read what some plans need of each relation, run the skeleton, and make arrays of the leaves.
 
-    ``known`` are the classes of a version; without them they are learned from these rows. With ``keys`` outputs that
-    are no numbers are read too.
+    The model is bound again on the way, since what it reads may depend on what its data has told. With ``learn``
+    classes, vocabularies and statistics are learned from these rows, else they are those of ``version``. With
+    ``keys`` outputs that are no numbers are read too.
     """
     assert model.skeleton is not None
-    leaves = [n for n in walk(roots) if isinstance(n, Column) and n in model.data]
-    if known is None:
-        leaves += [c for c in model.targets.values() if c.element.kind == "category" and c not in leaves]
     with Tables(session.storage) as tables:
-        for name, query in sources.items():
-            tables.add(RowSet(name), read_relation(session, model, name, query, leaves))
+        reader = RelationReader(session, tables, sources)
+        copies = reader.copy(model, wanted.pick(model), learn)
         kept = {model.rows.name} if keys and model.keys else set()
         found = run_skeleton(tables, model.skeleton, kept)
-        classes = learned_classes(tables, model, leaves) if known is None else known
-        arrays = dict(found.arrays)
-        for leaf in leaves:
-            arrays[leaf.name] = leaf_array(session, tables, model, leaf, classes, sources)
         facts = {rows_symbol(name): count for name, count in found.counts.items()}
-        flags = [n.name for n in leaves if model.data[n].sql.endswith("IS NOT NULL") and arrays[n.name].all()]
-        facts |= {Symbol(fact): 1 for fact in (*found.facts, *flags)}
-        wanted = model.keys if keys else {}
-        outputs = {name: tables.column(RowSet(model.rows.name), text) for name, text in wanted.items()}
-    return RelationRows(arrays, found.counts, facts, classes, outputs)
+        facts |= {Symbol(fact): 1 for fact in found.facts}
+        classes: Mapping[str, Keys] = version.classes if version else {}
+        fillings: Mapping[str, Array] = version.parameters if version else {}
+        if learn:
+            classes, fillings = reader.learn(model, copies)
+        fitted = wanted.bind(facts | sizes_told(classes))
+        arrays, leaves = reader.arrays(fitted, copies, wanted.pick(fitted), classes, fillings)
+        always = [n for n, leaf in leaves.items() if is_flag(leaf) and arrays[n].all()]
+        facts |= {Symbol(n): 1 for n in always}
+        known = [leaves[n].column for n in always if leaves[n].find == Find.KNOWN]
+        texts = model.keys if keys else {}
+        outputs = {name: tables.column(RowSet(model.rows.name), text) for name, text in texts.items()}
+    statistics = {n: fillings[n] for part in model.parts.values() for n in part.statistics}
+    return RelationRows(arrays | found.arrays, facts, classes, statistics, known, outputs)
 
 
-def read_relation(session: Session, model: Model, name: str, query: Query, leaves: Sequence[Column]) -> pa.Table:
-    """The columns of a relation that its leaves and keys read, under the names of their declaration."""
-    assert model.skeleton is not None
-    of_leaves = {r: leaf for leaf in leaves if leaf.rows.name == name for r in model.data[leaf].reads}
-    wanted = dict.fromkeys([*model.skeleton.keys.get(name, ()), *of_leaves])
-    query = without_predict(session, query)
-    try:
-        described = session.storage.describe(query.text, query.values)
-    except Error as problem:
-        problem.at(query.place)
-        raise
-    by_lower = {n.lower(): (n, t) for n, t in described}
-    items = []
-    for column in wanted:
-        if column.lower() not in by_lower:
-            raise ProgrammingError(
-                f'the relation "{name}" needs a column "{column}", and there is none',
-                place=query.place,
-                hint=suggest(column, [n for n, _ in described]) or f"columns are {', '.join(n for n, _ in described)}",
-            )
-        have, type_text = by_lower[column.lower()]
-        items.append(f"{read_as(model, name, column, have, type_text, query.place)} AS {quoted(column)}")
-    table = session.storage.query(f"SELECT {', '.join(items) or '1 AS one'} FROM {query.text}", query.values)
-    if not table.num_rows:
-        raise DataError(f'the relation "{name}" has no rows', place=query.place)
-    return table
-
-
-def read_as(model: Model, relation: str, column: str, have: str, type_text: str, place: Place) -> str:
-    """The SQL that reads a declared column: a number in the type that is declared, anything else as it is."""
-    key = f"{relation}.{column}" if f"{relation}.{column}" in model.inputs else column
-    leaf = model.inputs.get(key) or model.targets.get(column)
-    if leaf is None or leaf.element.kind == "category":
-        return quoted(have)
-    check_type(column, type_text, leaf, model.type_texts.get(key, ""), place)
-    return f"CAST({quoted(have)} AS {sql_type(leaf.element, leaf.shape)})"
-
-
-def learned_classes(tables: Tables, model: Model, leaves: Iterable[Column]) -> dict[str, tuple[str, list[str]]]:
-    """The sorted distinct values of every categorical target, as text, with their SQL type."""
-    found: dict[str, tuple[str, list[str]]] = {}
-    for name in model.categories:
-        leaf = model.targets[name]
-        rows = table_name(leaf.rows)
-        column = quoted(model.data[leaf].reads[0])
-        [(type_text,)] = tables.storage.rows(f"SELECT any_value(typeof({column})) FROM {rows}")
-        inner = f"SELECT DISTINCT {column} AS v FROM {rows}"
-        sql = f"SELECT CAST(v AS VARCHAR) FROM ({inner}) WHERE v IS NOT NULL ORDER BY v"
-        found[name] = (str(type_text), [str(v) for (v,) in tables.storage.rows(sql)])
-    return found
-
-
-def leaf_array(
-    session: Session, tables: Tables, model: Model, leaf: Column, classes: Classes, sources: Mapping[str, Query]
-) -> Array:
-    """A leaf as an array, checked for NULLs and lengths."""
-    data: DataColumn = model.data[leaf]
-    table = tables.tables[leaf.rows.name]
-    try:
-        if data.sql == "{0}" and leaf.element.kind != "category":
-            return to_array(table.column(data.reads[0]).combine_chunks(), data.reads[0], leaf.type, 1)
-        if leaf.element.column is not None:
-            values = class_values(session.storage, classes[leaf.element.column])
-            column = table.column(data.reads[0]).combine_chunks()
-            if column.null_count:  # not known: a flag says where
-                column = pc.coalesce(column, values.cast(column.type)[0])
-            return class_index(column, values, data.reads[0], 1)
-        text = data.sql.format(*(f"\0.{quoted(r)}" for r in data.reads))
-        return to_array(tables.column(leaf.rows, text), leaf.name, leaf.type, 1)
-    except DataError as problem:
-        problem.at(sources[leaf.rows.name].place)
-        raise
+def is_flag(leaf: DataColumn) -> bool:
+    """Whether a leaf says where something is known."""
+    return leaf.find == Find.KNOWN or leaf.sql.endswith("IS NOT NULL")

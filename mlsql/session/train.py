@@ -10,19 +10,22 @@ from ..errors import ProgrammingError
 from ..executor.catalog import StoredVersion, TrainingRun
 from ..executor.dataset import Dataset
 from ..executor.device import Array
-from ..executor.initialize import draw
+from ..executor.initialize import draw, settled
 from ..executor.results import Rows
 from ..executor.train import Diverged, LoopPlan, Outcome, Trainer, validation
+from ..executor.vocabulary import Keys
 from ..optimizer.stages import optimize, simplify
 from ..parser.statements import CreateModel, Train
-from ..planner.model import Model, classes_symbol
+from ..planner.model import Model
 from ..planner.node import Node
 from ..planner.plan import Plan
+from ..planner.relational import is_relational
 from ..types import RowSet
 from .core import Session, runs
+from .models import sizes_told
 from .relational_training import read_training, refuse_class_weight, relational_validator, split
 from .rows import one_row
-from .training_data import check_labels, load_data, split_rows, with_class_weight
+from .training_data import always_known, check_labels, load_rows, split_rows, training_rows, with_class_weight
 from .training_plan import Settings, batch_leaves, bound, parameter_views, plan_training, read_settings
 
 
@@ -33,7 +36,7 @@ class Prepared:
     model: Model
     settings: Settings
     dataset: Dataset
-    classes: Mapping[str, tuple[str, list[str]]]
+    classes: Mapping[str, Keys]
     train_rows: Array | None  # None: all
     validate: Callable[[Mapping[Node, Array]], float] | None
     loop: LoopPlan
@@ -47,6 +50,7 @@ def train(session: Session, statement: Train) -> Rows:
     outcome = run(session, statement, prepared)
     name = str(statement.model)
     parameters = {**prepared.first, **outcome.parameters}  # frozen ones stay as they were
+    parameters = {n: settled(prepared.model.parameters[n], value) for n, value in parameters.items()}
     run_facts = run_row(statement, prepared, outcome)
     version = session.catalog.save_version(name, parameters, prepared.classes, run_facts, outcome.log)
     return one_row(
@@ -73,22 +77,26 @@ def prepare(session: Session, statement: Train) -> Prepared:
     """Everything up to the first step: bind, read the options, load the data, plan."""
     definition = session.models.definition(statement.model)
     settings = read_settings(statement)
-    model = bound(statement, definition, {})
     warm = None if statement.from_scratch else session.models.version(statement.model)
-    if model.skeleton is not None:
+    if is_relational(definition):
         return prepare_relations(session, statement, definition, settings, warm)
     check_single(statement)
-    dataset, classes = load_data(session, statement, model, warm.classes if warm else {})
-    sizes = {classes_symbol(c): len(values) for c, (_, values) in classes.items()}
-    model = bound(statement, definition, sizes)
+    if statement.on is None:
+        rows, model, dataset = None, bound(statement, definition, {}), Dataset({}, 1)
+    else:
+        with training_rows(session, statement, definition, settings.seed, warm) as rows:
+            model, dataset = rows.model, load_rows(session, statement, rows, warm is not None)
     if settings.options["class_weight"]:
+        sizes = sizes_told(rows.classes if rows else {})
         model, dataset = with_class_weight(model, dataset, statement, definition, sizes)
     check_labels(model, dataset, statement.on)
-    train_rows, held_out = split_rows(session, statement, settings, model, dataset, classes)
+    train_rows, held_out = split_rows(session, statement, settings, model, dataset, rows)
     count = dataset.rows if train_rows is None else len(train_rows)
-    loop, _ = plan_training(model, settings, dataset.rows, count, subset=train_rows is not None)
-    first = first_values(model, warm, settings.seed)
-    return Prepared(model, settings, dataset, classes, train_rows, validator(model, held_out, loop), loop, first)
+    known = always_known(model, dataset, train_rows)
+    loop, _ = plan_training(model, settings, dataset.rows, count, subset=train_rows is not None, known=known)
+    first = first_values(model, warm, settings.seed, rows.fillings if rows else {})
+    validate = validator(model, held_out, loop)
+    return Prepared(model, settings, dataset, rows.classes if rows else {}, train_rows, validate, loop, first)
 
 
 def prepare_relations(
@@ -96,15 +104,15 @@ def prepare_relations(
 ) -> Prepared:
     """The same for a model over several relations."""
     refuse_class_weight(settings.options, statement)
-    model, rows = read_training(session, statement, definition, warm.classes if warm else {})
+    model, rows = read_training(session, statement, definition, settings.seed, warm)
     assert model.rows.rows is not None
     dataset = Dataset(rows.arrays, model.rows.rows)
     check_labels(model, dataset, statement.on)
     kept, held = split(statement, dataset.rows, settings.seed)
     count = dataset.rows if kept is None else len(kept)
-    loop, _ = plan_training(model, settings, dataset.rows, count, subset=kept is not None)
+    loop, _ = plan_training(model, settings, dataset.rows, count, subset=kept is not None, known=rows.known)
     validate = relational_validator(session, statement, definition, model, rows, held, loop)
-    first = first_values(model, warm, settings.seed)
+    first = first_values(model, warm, settings.seed, rows.fillings)
     return Prepared(model, settings, dataset, rows.classes, kept, validate, loop, first)
 
 
@@ -117,9 +125,11 @@ def check_single(statement: Train) -> None:
         raise ProgrammingError("there is nothing to sample", place=statement.sample_place, hint=hint)
 
 
-def first_values(model: Model, current: StoredVersion | None, seed: int) -> dict[str, Array]:
-    """Where training starts: at the current version, else at values drawn from the seed."""
-    known = current.parameters if current else {}
+def first_values(
+    model: Model, current: StoredVersion | None, seed: int, statistics: Mapping[str, Array]
+) -> dict[str, Array]:
+    """Where training starts: at the current version, else at what data told and at values drawn from the seed."""
+    known = {**statistics, **(current.parameters if current else {})}
     return {name: known[name] if name in known else draw(p, seed) for name, p in model.parameters.items()}
 
 

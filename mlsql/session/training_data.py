@@ -2,56 +2,147 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from ..errors import DataError, ProgrammingError
-from ..executor.dataset import Dataset, balanced_weights, check_indexes, classes_of, load, match
+from ..errors import DataError, Place, ProgrammingError, listed
+from ..executor.catalog import StoredVersion
+from ..executor.dataset import (
+    Dataset,
+    Source,
+    balanced_weights,
+    check_indexes,
+    classes_of,
+    load,
+    match,
+    split_positions,
+)
 from ..executor.device import Array
+from ..executor.learn import COPY, KEPT, copied, statistics_of
 from ..executor.load import UnknownLabel
+from ..executor.vocabulary import Keys, registered
 from ..parser.statements import CreateModel, Query, Train
 from ..planner.binder import bind_model
-from ..planner.model import Model
+from ..planner.model import DataColumn, Find, Model
 from ..planner.ops import Column
-from ..planner.plan import Plan
 from ..types import FLOAT
 from .core import Session
+from .models import sizes_told
 from .predict import without_predict
-from .training_plan import Settings
+from .training_plan import Settings, bound
 
 CLASS_WEIGHT = "class_weight"  # the column of weights that the option of this name adds
 
 
-def used_columns(model: Model) -> dict[str, Column]:
-    """The columns that the loss reads, and the categorical targets: only these are loaded."""
+def used_leaves(model: Model) -> dict[str, DataColumn]:
+    """The leaves that the loss reads, and the categorical targets: only these are loaded."""
     assert model.loss is not None
-    read = {n.name for n in Plan({"loss": model.loss}).nodes() if isinstance(n, Column)}
-    every = {**model.inputs, **model.targets, **model.weight_columns}
-    return {name: c for name, c in every.items() if name in read or name in model.categories}
+    labels = {name: model.leaf(model.targets[name]) for name in model.categories}
+    read = {**model.leaves([model.loss]), **labels}
+    return {name: leaf for name, leaf in read.items() if name != CLASS_WEIGHT or CLASS_WEIGHT in model.declared}
 
 
-def load_data(
-    session: Session, statement: Train, model: Model, known: Mapping[str, tuple[str, list[str]]]
-) -> tuple[Dataset, dict[str, tuple[str, list[str]]]]:
-    """The training rows and the classes of categorical targets, those of the current version if there is one."""
-    if statement.on is None:
-        return Dataset({}, 1), {}
-    wanted = used_columns(model)
-    source = match(session.storage, without_predict(session, statement.on), model, wanted)
-    classes = dict(known) or classes_of(session.storage, source, model)
-    for name, (_, values) in classes.items():
-        if len(values) == 1:
-            raise DataError(f'column "{name}" has only one class, "{values[0]}"', place=statement.on.place)
+def used_columns(model: Model) -> dict[str, Column]:
+    """The declared columns that training reads: for the loss, for statistics and for vocabularies."""
+    learned = (*(s.reads for s in model.statistics.values()), *(v.reads for v in model.vocabularies.values()))
+    read = {name for reads in (*(leaf.reads for leaf in used_leaves(model).values()), *learned) for name in reads}
+    return {name: c for name, c in model.declared.items() if name in read}
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """Where training reads from, which of its rows it learns from (None: all), and what it learned of them."""
+
+    source: Source
+    kept: Array | None
+    classes: Mapping[str, Keys]
+    fillings: Mapping[str, Array]  # statistics by parameter
+    model: Model  # bound with the sizes that the classes tell
+
+
+@contextlib.contextmanager
+def training_rows(
+    session: Session, statement: Train, definition: CreateModel, seed: int, known: StoredVersion | None
+) -> Iterator[TrainingRows]:
+    """The rows of TRAIN ... ON, with vocabularies and statistics: those of a known version, else learned from them.
+
+    A model that learns from its data has its columns copied once; all that is learned, and the load, read the copy.
+    """
+    assert statement.on is not None
+    model = bound(statement, definition, {})
+    query = without_predict(session, statement.on)
+    source = match(session.storage, query, model, used_columns(model))
+    kept = None
+    with contextlib.ExitStack() as open_until_then:
+        if model.vocabularies or model.statistics:
+            table = copied(session.storage, source, model)
+            check_rows(table.num_rows, query.place)
+            if isinstance(statement.validate, float):
+                kept, _ = split_positions(table.num_rows, statement.validate, seed)
+                check_split(statement, table.num_rows, len(kept))
+            open_until_then.enter_context(registered(session.storage, COPY, table))
+            columns = {name: (name, type_text) for name, (_, type_text) in source.columns.items()}
+            source = Source(Query(COPY, query.place), columns)
+        learned_from = source
+        if kept is not None:
+            open_until_then.enter_context(registered(session.storage, KEPT, table.take(kept)))
+            learned_from = Source(Query(KEPT, query.place), source.columns)
+        classes = dict(known.classes) if known else classes_of(session.storage, learned_from, model)
+        check_keys(model, classes, query.place)
+        model = bound(statement, definition, sizes_told(classes))
+        if known:
+            fillings = {name: known.parameters[name] for name in model.statistics}
+        else:
+            fillings = statistics_of(session.storage, learned_from, model)
+        yield TrainingRows(source, kept, classes, fillings, model)
+
+
+def check_classes(model: Model, classes: Mapping[str, Keys], place: Place) -> None:
+    """A classifier needs at least two classes."""
+    for name in model.categories:
+        if len(classes[name]) == 1:
+            raise DataError(f'column "{name}" has only one class, "{classes[name].texts[0]}"', place=place)
+
+
+def load_rows(session: Session, statement: Train, rows: TrainingRows, known: bool) -> Dataset:
+    """All rows of the training table, the leaves that the loss reads."""
+    assert statement.on is not None
+    model, place = rows.model, statement.on.place
+    check_classes(model, rows.classes, place)
     try:
-        dataset = load(session.storage, source, wanted, classes)
+        dataset = load(session.storage, rows.source, model, used_leaves(model), rows.classes, rows.fillings)
     except DataError as problem:
         if known and isinstance(problem, UnknownLabel):
             problem.hint = f"TRAIN {statement.model} ... FROM SCRATCH learns the classes anew"
-        problem.at(statement.on.place)
+        problem.at(place)
         raise
-    if dataset.rows == 0:
-        raise DataError("there are no rows to train on", place=statement.on.place)
-    return dataset, classes
+    check_rows(dataset.rows, place)
+    return dataset
+
+
+def check_rows(rows: int, place: Place) -> None:
+    """Nothing can be learned from nothing."""
+    if rows == 0:
+        raise DataError("there are no rows to train on", place=place)
+
+
+def check_split(statement: Train, rows: int, kept: int) -> None:
+    """VALIDATE n PERCENT must leave rows on both sides."""
+    if not 0 < kept < rows:
+        raise DataError(
+            f"VALIDATE {statement.validate:g} PERCENT of {rows} rows leaves nothing on one of the sides",
+            place=statement.place,
+        )
+
+
+def check_keys(model: Model, classes: Mapping[str, Keys], place: Place) -> None:
+    """A column whose values are looked up must have one."""
+    for name, vocabulary in model.vocabularies.items():
+        if len(classes[name]) == 0:
+            columns = listed(vocabulary.reads)
+            raise DataError(f"{name} has no keys: it is NULL in every row", place=place, hint=f"leave {columns} out")
 
 
 def check_labels(model: Model, dataset: Dataset, query: Query | None) -> None:
@@ -88,6 +179,13 @@ def balanced(model: Model, dataset: Dataset) -> Dataset:
     return Dataset({**dataset.columns, CLASS_WEIGHT: weights}, dataset.rows)
 
 
+def always_known(model: Model, dataset: Dataset, rows: Array | None) -> list[Column]:
+    """The leaves that say whether a key is known, where every row that is trained on has a known one."""
+    flags = [leaf.column for leaf in used_leaves(model).values() if leaf.find == Find.KNOWN]
+    values = {c: dataset.columns[c.name] for c in flags}
+    return [c for c, known in values.items() if bool((known if rows is None else known[rows]).all())]
+
+
 def split_count(statement: Train, rows: int) -> int:
     """How many of the rows are trained on: all but the share that VALIDATE holds out."""
     percent = statement.validate if isinstance(statement.validate, float) else 0
@@ -95,16 +193,18 @@ def split_count(statement: Train, rows: int) -> int:
 
 
 def split_rows(
-    session: Session, statement: Train, settings: Settings, model: Model, dataset: Dataset, classes: Mapping[str, Any]
+    session: Session, statement: Train, settings: Settings, model: Model, dataset: Dataset, rows: TrainingRows | None
 ) -> tuple[Array | None, Dataset | None]:
     """The rows to train on (None: all) and the rows that VALIDATE holds out."""
     if statement.validate is None:
         return None, None
     if isinstance(statement.validate, Query):
-        wanted = used_columns(model)
+        leaves = used_leaves(model)
+        wanted = {n: model.declared[n] for leaf in leaves.values() for n in leaf.reads}
         source = match(session.storage, without_predict(session, statement.validate), model, wanted)
+        classes, fillings = (rows.classes, rows.fillings) if rows else ({}, {})
         try:
-            held_out = load(session.storage, source, wanted, classes)
+            held_out = load(session.storage, source, model, leaves, classes, fillings)
         except DataError as problem:
             problem.at(statement.validate.place)
             raise
@@ -113,9 +213,5 @@ def split_rows(
         check_labels(model, held_out, statement.validate)
         return None, balanced(model, held_out) if CLASS_WEIGHT in dataset.columns else held_out
     kept, held_out = dataset.split(statement.validate, settings.seed)
-    if not len(kept) or not held_out.rows:
-        raise DataError(
-            f"VALIDATE {statement.validate:g} PERCENT of {dataset.rows} rows leaves nothing on one of the sides",
-            place=statement.place,
-        )
+    check_split(statement, dataset.rows, len(kept))
     return kept, held_out

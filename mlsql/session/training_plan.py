@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,8 @@ from ..parser.statements import CreateModel, Expression, Train
 from ..planner.binder import bind_model
 from ..planner.expressions import bind_expression
 from ..planner.model import Model
-from ..planner.node import Node, walk
-from ..planner.ops import Column, Count, Counter, Index, State, Take
+from ..planner.node import Node, depends_on, rebuilt, walk
+from ..planner.ops import Column, Concat, Count, Counter, Index, State, Take, one
 from ..planner.plan import Plan
 from ..planner.restrict import Restriction
 from ..types import BOOLEAN, UNIT, RowSet, TypeProblem
@@ -94,9 +94,18 @@ def until_condition(until: Expression, validates: bool) -> Callable[[Mapping[str
 
 
 def plan_training(
-    model: Model, settings: Settings, table_rows: int, train_count: int, *, subset: bool
+    model: Model,
+    settings: Settings,
+    table_rows: int,
+    train_count: int,
+    *,
+    subset: bool,
+    known: Sequence[Column] = (),
 ) -> tuple[LoopPlan, tuple[Step, ...]]:
-    """The loop over batches: the loss simplified, differentiated, updated, and optimized as one plan."""
+    """The loop over batches: the loss simplified, differentiated, updated, and optimized as one plan.
+
+    The columns in ``known`` are 1 in every row that is trained on.
+    """
     assert model.loss is not None
     o = settings.options
     table = model.rows if model.skeleton or model.rows == UNIT else RowSet("table", table_rows)
@@ -104,7 +113,8 @@ def plan_training(
     size = train_count if settings.full_batch else min(o["batch_size"], train_count)
     batch = table if whole else RowSet("batch", size)
     index = None if whole else Index(batch, table)
-    simplified = simplify(Plan({**model.columns, "loss": model.loss}, model.names), wanted=["loss"])
+    bound_plan = Plan({**model.columns, "loss": model.loss}, model.names).replaced(dict.fromkeys(known, one()))
+    simplified = simplify(bound_plan, wanted=["loss"])
     plan, multiples = over_batches(model, simplified.plan, table, index, settings)
     per_epoch = 1 if whole else -(-train_count // size)
     total = settings.limits.steps or (settings.limits.epochs or DEFAULT_EPOCHS) * per_epoch
@@ -161,9 +171,23 @@ def batch_leaves(model: Model, plan: Plan, table: RowSet, batch: RowSet, index: 
     moved: dict[Node, Node] = {Count(model.rows): Count(batch)}
     for node in plan.nodes():
         if isinstance(node, Column):
-            column = Column(node.name, table, node.element, node.shape)
-            moved[node] = column if index is None else Take(column, index)
-    return moved
+            moved[node] = Column(node.name, table, node.element, node.shape)
+    if index is None:
+        return moved
+    taken = {node: Take(column, index) for node, column in moved.items() if isinstance(column, Column)}
+    prepared = learned_from_data(model, plan)
+    over_table = rebuilt(prepared, moved)
+    return moved | taken | {node: Take(over_table[node], index) for node in prepared}
+
+
+def learned_from_data(model: Model, plan: Plan) -> list[Node]:
+    """What columns become by statistics alone: it is the same in every step, so it is computed over the table."""
+    frozen = [p.node for p in model.parameters.values() if p.statistic is not None]
+    learnable = [p.node for p in model.parameters.values() if not p.frozen]
+    nodes = list(plan.nodes())
+    by_statistic = depends_on(nodes, frozen) - depends_on(nodes, learnable)
+    return [n for n in nodes if n in by_statistic and n.type.rows == model.rows and n.kind in ("map", "reduce", "shape")
+            and not isinstance(n, Concat)]  # fmt: skip
 
 
 def parameter_views(loop: LoopPlan) -> dict[Node, Node]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ...types import UNIT, Dim, Shape, Symbol, Type, TypeProblem, broadcast_shapes, common_rows, promote, shape_text
+from ...types import UNIT, Dim, Shape, Type, TypeProblem, broadcast_shapes, common_rows, promote, shape_text, total
 from ..node import Emitter, Node, operator
 from . import reduce as reduces
 
@@ -128,14 +128,11 @@ class Concat(Node):
                 raise TypeProblem(
                     f"{shape_text(first)} and {shape_text(shape)} differ in more than the axis along which they join"
                 )
-        sizes = [p.type.shape[self.axis] for p in self.parts]
-        if any(isinstance(s, Symbol) for s in sizes) and len(sizes) > 1:
-            raise TypeProblem("a tensor whose size is known only from data cannot be joined to others")
-        total = sum(s for s in sizes if isinstance(s, int)) if len(sizes) > 1 else sizes[0]
+        size = total(*(p.type.shape[self.axis] for p in self.parts))
         return Type(
             common_rows(*(p.type.rows for p in self.parts)),
             promote(*(p.type.element for p in self.parts)),
-            (*first[: self.axis], total, *first[self.axis + 1 :]),
+            (*first[: self.axis], size, *first[self.axis + 1 :]),
         )
 
     def offsets(self) -> list[tuple[int, int]]:
