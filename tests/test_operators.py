@@ -29,6 +29,7 @@ from mlsql.planner.ops import (
     Contract,
     Count,
     Counter,
+    GroupJoin,
     Index,
     Iterate,
     LogSumExp,
@@ -42,7 +43,9 @@ from mlsql.planner.ops import (
     Pick,
     Place,
     Positions,
+    Put,
     Reshape,
+    ScatterAdd,
     Segment,
     Slice,
     Softmax,
@@ -57,6 +60,7 @@ from mlsql.types import BIGINT, BOOLEAN, DOUBLE, FLOAT, INTEGER, UNIT, Element, 
 
 R = RowSet("r", 5)
 S = RowSet("s", 3)
+ONE = RowSet("one", 1)
 LEAVES = (Column, Parameter, Positions, State, Counter, Index, Count)
 
 
@@ -121,6 +125,7 @@ def map_samples(cls: type[Map], element: Element) -> Iterator[Node]:
 
 
 K = col("k", element=BIGINT)
+L = col("l", element=INTEGER, rows=S)
 ANY_TYPE = (
     lambda e: col("x", 2, 3, element=e),
     lambda e: col("x", 4, element=e),
@@ -214,6 +219,27 @@ SAMPLES: dict[type[Node], Callable[[Element], list[Node]]] = {
         Place(col("x", element=e), par("i", element=BIGINT), 4),
         Place(par("p", element=e), par("i", element=BIGINT), 4),
         Place(col("x", element=e), K, 4, col("base", 4, element=e)),
+    ],
+    ScatterAdd: lambda e: [
+        ScatterAdd(par("p", 4, element=e), (col("x", element=e),), (K,), (col("s", element=e),)),
+        ScatterAdd(par("p", 4, 2, element=e), (col("x", 2, element=e),), (K,), (Constant((-0.5,), e),)),
+        ScatterAdd(par("p", 4, 2, 3, element=e), (col("x", 2, 3, element=e),), (K,), (par("s", element=e),)),
+        ScatterAdd(
+            par("p", 4, 2, element=e),
+            (col("x", 2, element=e), col("y", 2, element=e, rows=S)),
+            (K, L),
+            (col("s", element=e), Constant((2.0,), e)),
+        ),
+    ],
+    Put: lambda e: [  # rows with one index must be equal, so that its slope is tried on a single one
+        Put(par("p", 4, element=e), (col("x", element=e, rows=ONE),), (col("k", element=BIGINT, rows=ONE),)),
+        Put(par("p", 4, 2, element=e), (col("x", 2, element=e, rows=ONE),), (col("k", element=INTEGER, rows=ONE),)),
+    ],
+    GroupJoin: lambda e: [
+        GroupJoin((col("x", element=e),), (K,), K, 3),
+        GroupJoin((col("x", 2, 3, element=e),), (K,), col("l", element=INTEGER, rows=S), 4),
+        GroupJoin((col("x", 2, element=e), col("y", 2, element=e, rows=S)), (K, L), K, 3),
+        GroupJoin((col("x", 2, element=e), col("y", 2, element=e, rows=S)), (K, L), L, 3),
     ],
     Iterate: lambda e: [],  # a loop is run by the trainer: tests/test_updates.py
 }
@@ -322,6 +348,28 @@ def segmented(n: Any, x: Any, index: Any) -> Any:
                          np.zeros(n.x.type.shape)) for k in range(count)])  # fmt: skip
 
 
+def scattered(n: Any, base: Any, *parts: Any) -> Any:
+    out, count = base.copy(), len(n.x)
+    for x, index, scale in zip(parts[:count], parts[count : 2 * count], parts[2 * count :], strict=True):
+        np.add.at(out, index, x * np.asarray(scale).reshape(-1, *(1,) * (x.ndim - 1)))
+    return out
+
+
+def written(n: Any, base: Any, *parts: Any) -> Any:
+    out, count = base.copy(), len(n.x)
+    for x, index in zip(parts[:count], parts[count:], strict=True):
+        out[index] = x
+    return out
+
+
+def joined(n: Any, *parts: Any) -> Any:
+    count = len(n.x)
+    groups = np.zeros((n.size, *n.type.shape))
+    for x, index in zip(parts[:count], parts[count:-1], strict=True):
+        np.add.at(groups, index, x)
+    return groups[parts[-1]]
+
+
 def repeated(n: Any, x: Any) -> Any:
     shape = (*(() if n.type.rows == UNIT else (5,)), *n.type.shape)
     return np.broadcast_to(entries(n.x, x, n.type.rank), shape)
@@ -351,6 +399,9 @@ OF_NODE: dict[type[Node], Callable[..., Any]] = {
     Segment: segmented,
     Pick: lambda n, x, index: x[(np.arange(5), index) if n.x.type.rows != UNIT else index],
     Place: placed,
+    ScatterAdd: scattered,
+    Put: written,
+    GroupJoin: joined,
 }
 
 

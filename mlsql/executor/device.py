@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..planner.scalar import FUNCTIONS
+from .tables import ROW_LOOPS
 
 Array = NDArray[Any]
 
@@ -89,6 +90,6 @@ def namespace() -> dict[str, Any]:
     names.update(abs=np.absolute, matmul=np.matmul, copyto=np.copyto, arange=np.arange, empty=np.empty)
     names.update({f"number_{name}": function for name, function in FUNCTIONS.items()})
     names.update({f"number_{name}": on_number(getattr(np, name)) for name in PARTIAL})
-    for helper in (array, fill, cast, where, einsum, place_parts, erf):
+    for helper in (array, fill, cast, where, einsum, place_parts, erf, *ROW_LOOPS):
         names[helper.__name__] = helper
     return names

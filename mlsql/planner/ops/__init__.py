@@ -43,6 +43,7 @@ from .map import (
 )
 from .reduce import Argmax, Broadcast, LogSumExp, Max, Min, Softmax, Sum, broadcast, mean, one, sum_to
 from .shape import Concat, Pad, Reshape, Slice, Transpose, drop_axis, int_size, stack
+from .table import GroupJoin, Put, ScatterAdd
 from .take import Pick, Place, Segment, Take
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "Exp",
     "Greater",
     "GreaterEqual",
+    "GroupJoin",
     "Index",
     "Iterate",
     "Less",
@@ -87,7 +89,9 @@ __all__ = [
     "Place",
     "Positions",
     "Power",
+    "Put",
     "Reshape",
+    "ScatterAdd",
     "Segment",
     "Sigmoid",
     "Sign",
