@@ -144,5 +144,5 @@ def batch_leaves(model: Model, plan: Plan, table: RowSet, batch: RowSet, index: 
 
 
 def parameter_views(loop: LoopPlan) -> dict[Node, Node]:
-    """Every learnable parameter as a view of the flat weights."""
+    """Every learnable parameter as a view of the state in which it lies."""
     return {p: view_of(p, *span) for p, span in loop.spans.items()}
