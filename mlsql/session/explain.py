@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from ..autodiff.gradient import adjoints
@@ -12,6 +12,7 @@ from ..executor.codegen import generate
 from ..executor.dataset import classes_of, match
 from ..executor.results import Rows
 from ..executor.run import evaluate, leaves, resized
+from ..executor.train import LoopPlan
 from ..explain.formula import formula
 from ..explain.gradient import gradient_rows
 from ..explain.listing import listing, number
@@ -21,7 +22,7 @@ from ..parser.statements import CreateModel, Evaluate, Explain, ExplainGradient,
 from ..planner.binder import bind_model
 from ..planner.model import Model, classes_symbol
 from ..planner.node import Node, depends_on, walk
-from ..planner.ops import Column, Parameter, State
+from ..planner.ops import Column, GroupJoin, Parameter, State
 from ..planner.plan import Plan
 from ..types import UNIT, shape_text
 from .core import Session, runs
@@ -109,18 +110,28 @@ def explain_train(session: Session, statement: Train) -> Rows:
     moving = [n for n in nodes if n.kind in ("index", "counter", "state")]
     in_loop = depends_on(nodes, moving)
     forward = set(walk([loop.loss]))
-    flat = {s.type for s in loop.updates}
-    update = {n for n in nodes if n not in forward and n.type in flat and n.kind == "map"}
+    update = update_nodes(loop, forward)
     sections = [
         ("once", [n for n in nodes if n not in in_loop or isinstance(n, State)]),
         ("each step: forward", [n for n in nodes if n in forward and n in in_loop and not isinstance(n, State)]),
         ("each step: backward", [n for n in nodes if n in in_loop - forward - update and not isinstance(n, State)]),
-        ("each step: update", [n for n in nodes if n in update]),
+        ("each step: update", [n for n in nodes if n in update and not isinstance(n, State)]),
     ]
     work = sum(n.flops() for n in nodes if n in in_loop)
     program, _ = loop.generated()
     tail = f"{number(work)} flops a step; arena {number(program.arena_bytes)} bytes"
     return lines_rows(session, [head, *listing(sections, loop.names), tail])
+
+
+def update_nodes(loop: LoopPlan, forward: Collection[Node]) -> set[Node]:
+    """The nodes of the update rule: what works on whole states or reads what the rule carries, and what needs these."""
+    nodes = list(walk([loop.loss, loop.rate, *loop.updates.values()]))
+    whole = {s.type for s in loop.updates}
+    carried = [s for s in loop.updates if s not in forward]
+    on_states = [n for n in nodes if n.kind == "map" and n.type in whole]
+    on_rows = [n for n in nodes if n.kind == "update" or isinstance(n, GroupJoin)]
+    first = [n for n in (*carried, *on_states, *on_rows) if n not in forward]
+    return depends_on(nodes, first).difference(forward)
 
 
 def explain_train_logical(session: Session, statement: Train) -> Rows:
