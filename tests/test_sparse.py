@@ -480,6 +480,17 @@ def test_an_index_out_of_range_reaches_no_other_row() -> None:
     np.testing.assert_array_equal(run(Plan({"y": node}), arrays)["y"], [2, 0, 2])
 
 
+def test_a_row_of_scale_0_is_not_read() -> None:
+    """As in BLAS: so a step that is left out changes nothing, whatever the gradient is."""
+    rows = RowSet("rows", 2)
+    base, x, k = Parameter("base", FLOAT, (3,)), Column("x", rows, FLOAT), Column("k", rows, INTEGER)
+    scale = Column("scale", rows, FLOAT)
+    arrays: dict[Node, Any] = {base: np.ones(3, "f4"), k: np.array([0, 1], "int32")}
+    arrays |= {x: np.array([np.nan, 5], "f4"), scale: np.array([0, 2], "f4")}
+    found = run(Plan({"y": ScatterAdd(base, (x,), (k,), (scale,))}), arrays)["y"]
+    np.testing.assert_array_equal(found, [1, 11, 1])
+
+
 # -- in SQL ------------------------------------------------------------------------------------------------------------
 
 
