@@ -1,8 +1,9 @@
 """A step of matrix factorization: mlsql beside PyTorch's sparse embeddings, in one run.
 
 Ratings of 100,000 users and 20,000 items, rows of 32 numbers, squared error of their dot product; SGD against SGD and
-Adam against SparseAdam. Both run on one thread, which is what PyTorch is fastest with on rows this short. Rounds
-alternate, and medians and ratios are printed, since absolute times depend on who else uses the machine.
+Adam against SparseAdam. Both run on one thread: on two cores that others use too, PyTorch with two threads was many
+times slower. Rounds alternate, and medians and ratios are printed, since absolute times depend on who else uses the
+machine.
 
 What a step must move: every row that the batch reads is read once and written once, 128 bytes each way; Adam moves its
 two moments as well. ``floor`` is these bytes over the speed at which NumPy copies a large array.
