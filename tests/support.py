@@ -255,8 +255,21 @@ def measure(node: Node, arrays: Mapping[Node, Array]) -> Meter:
         meter.note(out.size, [], out)  # copies
         out[...] = np.where(condition, x, y)
 
+    def compiled(name: str, per_number: int) -> Callable[..., None]:
+        """A compiled loop over the rows of x, with so many operations for each of its numbers."""
+
+        def call(x: Array, *rest: Any) -> None:
+            if per_number:
+                meter.note(per_number * x.size, [x], rest[-1])
+            helper(x.view(np.ndarray), *(a.view(np.ndarray) if isinstance(a, Counted) else a for a in rest))
+
+        helper = namespace()[name]
+        return call
+
     names = namespace()
     names |= {name: metered(names[name], folds, meter) for name, folds in COMPILED_FOLDS.items()}
+    loops = {"add_scaled_rows": 2, "put_rows": 0, "find_first": 0, "add_to_first": 1, "copy_first": 0}
+    names |= {name: compiled(name, operations) for name, operations in loops.items()}
     names |= {"einsum": einsum, "where": where, "empty": lambda *a: counted(np.empty(*a), meter)}
     exec(compile(program.source, "<counted>", "exec"), names)
     rows = row_sets([output])

@@ -40,6 +40,7 @@ from mlsql.planner.ops import (
     Pick,
     Place,
     Reshape,
+    ScatterAdd,
     Segment,
     Slice,
     State,
@@ -73,7 +74,7 @@ def chosen(draw: Any, pool: list[Node]) -> Node:
 
 KINDS = (
     "add mul sub tanh neg where sum fold max reshape turn slice pad concat flat contract broadcast pick place put "
-    "segment take scale"
+    "segment take scale scatter replace join"
 ).split()
 
 
@@ -127,6 +128,13 @@ def grown(draw: Any, pool: list[Node]) -> Node:
             return Place(x, K, 3, y)
         case "segment":
             return Segment(x, K, UNIT, 3)
+        case "scatter" if t.shape[:1] == (3,):
+            rows = Take(y, K) if y.type == t else y
+            return ScatterAdd(x, (rows, rows), (K, K), (z, ops.constant(0.5, DOUBLE)))
+        case "replace" if t.shape[:1] == (3,):
+            return ops.Put(x, (Take(Tanh(y if y.type == t else x), K),), (K,))  # rows of one key are equal
+        case "join":
+            return ops.KeySum((x, Tanh(x)), (K, K), K, 3)
         case "take" if t.rows != UNIT or t.shape[:1] == (3,):
             return Take(x, K)
         case "scale":

@@ -160,7 +160,8 @@ def test_tables_without_rows_give_zeros() -> None:
 def test_a_model_that_needs_no_compiled_loop_loads_none() -> None:
     program = (
         "import sys, mlsql; c = mlsql.connect(progress=False); "
-        "c.execute('CREATE MODEL m INPUT (x FLOAT) TARGET (y FLOAT) AS SELECT LINEAR(x, 1) AS z MINIMIZE AVG((z - y) ** 2)'); "
+        "c.execute('CREATE MODEL m INPUT (x FLOAT) TARGET (y FLOAT) AS SELECT LINEAR(x, 1) AS z "
+        "MINIMIZE AVG((z - y) ** 2)'); "
         "c.execute('TRAIN m ON (SELECT 1.0 AS x, 2.0 AS y) WITH SGD (epochs = 1)'); "
         "assert 'numba' not in sys.modules"
     )

@@ -33,6 +33,7 @@ from mlsql.planner.ops import (
     GroupJoin,
     Index,
     Iterate,
+    KeySum,
     LogSumExp,
     Map,
     Max,
@@ -45,7 +46,9 @@ from mlsql.planner.ops import (
     Pick,
     Place,
     Positions,
+    Put,
     Reshape,
+    ScatterAdd,
     Segment,
     SegmentMax,
     SegmentMin,
@@ -62,6 +65,7 @@ from mlsql.types import BIGINT, BOOLEAN, DOUBLE, FLOAT, INTEGER, UNIT, Element, 
 
 R = RowSet("r", 5)
 S = RowSet("s", 3)
+ONE = RowSet("one", 1)
 LEAVES = (Column, Parameter, Positions, State, Counter, Index, Count)
 
 
@@ -127,6 +131,9 @@ def map_samples(cls: type[Map], element: Element) -> Iterator[Node]:
 
 K = col("k", element=BIGINT)
 HERE, THERE = Positions("here", R, S), Positions("there", R, S)  # positions that a join found: they stay as they are
+
+
+L = col("l", element=INTEGER, rows=S)
 ANY_TYPE = (
     lambda e: col("x", 2, 3, element=e),
     lambda e: col("x", 4, element=e),
@@ -240,6 +247,27 @@ SAMPLES: dict[type[Node], Callable[[Element], list[Node]]] = {
         Place(col("x", element=e), par("i", element=BIGINT), 4),
         Place(par("p", element=e), par("i", element=BIGINT), 4),
         Place(col("x", element=e), K, 4, col("base", 4, element=e)),
+    ],
+    ScatterAdd: lambda e: [
+        ScatterAdd(par("p", 4, element=e), (col("x", element=e),), (K,), (col("s", element=e),)),
+        ScatterAdd(par("p", 4, 2, element=e), (col("x", 2, element=e),), (K,), (Constant((-0.5,), e),)),
+        ScatterAdd(par("p", 4, 2, 3, element=e), (col("x", 2, 3, element=e),), (K,), (par("s", element=e),)),
+        ScatterAdd(
+            par("p", 4, 2, element=e),
+            (col("x", 2, element=e), col("y", 2, element=e, rows=S)),
+            (K, L),
+            (col("s", element=e), Constant((2.0,), e)),
+        ),
+    ],
+    Put: lambda e: [  # rows with one index must be equal, so that its slope is tried on a single one
+        Put(par("p", 4, element=e), (col("x", element=e, rows=ONE),), (col("k", element=BIGINT, rows=ONE),)),
+        Put(par("p", 4, 2, element=e), (col("x", 2, element=e, rows=ONE),), (col("k", element=INTEGER, rows=ONE),)),
+    ],
+    KeySum: lambda e: [
+        KeySum((col("x", element=e),), (K,), K, 3),
+        KeySum((col("x", 2, 3, element=e),), (K,), col("l", element=INTEGER, rows=S), 4),
+        KeySum((col("x", 2, element=e), col("y", 2, element=e, rows=S)), (K, L), K, 3),
+        KeySum((col("x", 2, element=e), col("y", 2, element=e, rows=S)), (K, L), L, 3),
     ],
     Iterate: lambda e: [],  # a loop is run by the trainer: tests/test_updates.py
 }
@@ -375,6 +403,28 @@ def sparse_product(n: Any, x: Any, source: Any, group: Any, weight: Any = 1.0) -
     return (matrix @ x.reshape(len(x), -1)).reshape(count, *x.shape[1:])
 
 
+def scattered(n: Any, base: Any, *parts: Any) -> Any:
+    out, count = base.copy(), len(n.x)
+    for x, index, scale in zip(parts[:count], parts[count : 2 * count], parts[2 * count :], strict=True):
+        np.add.at(out, index, x * np.asarray(scale).reshape(-1, *(1,) * (x.ndim - 1)))
+    return out
+
+
+def written(n: Any, base: Any, *parts: Any) -> Any:
+    out, count = base.copy(), len(n.x)
+    for x, index in zip(parts[:count], parts[count:], strict=True):
+        out[index] = x
+    return out
+
+
+def joined(n: Any, *parts: Any) -> Any:
+    count = len(n.x)
+    groups = np.zeros((n.size, *n.type.shape))
+    for x, index in zip(parts[:count], parts[count:-1], strict=True):
+        np.add.at(groups, index, x)
+    return groups[parts[-1]]
+
+
 def repeated(n: Any, x: Any) -> Any:
     shape = (*(() if n.type.rows == UNIT else (5,)), *n.type.shape)
     return np.broadcast_to(entries(n.x, x, n.type.rank), shape)
@@ -408,6 +458,9 @@ OF_NODE: dict[type[Node], Callable[..., Any]] = {
     PairDot: lambda n, x, i, y, j: np.sum((x[i] * y[j]).reshape(5, -1), 1),
     Pick: lambda n, x, index: x[(np.arange(5), index) if n.x.type.rows != UNIT else index],
     Place: placed,
+    ScatterAdd: scattered,
+    Put: written,
+    KeySum: joined,
 }
 
 

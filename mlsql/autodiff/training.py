@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..planner.node import Node
+from ..planner.node import Node, readers
 from ..planner.ops import (
     Add,
     Concat,
@@ -28,8 +29,9 @@ from ..planner.ops import (
     like,
 )
 from ..planner.plan import Plan
-from ..types import Element, TypeProblem
+from ..types import Element, TypeProblem, concrete
 from .gradient import adjoints, zeros
+from .sparse import TableGradient, table_gradient, table_reads, table_state, times, update_table
 from .updates import Transform, descend
 
 STEP = Counter("step")  # the number of the step, from 1
@@ -39,8 +41,9 @@ STEP = Counter("step")  # the number of the step, from 1
 class Training:
     """The plan of a training run.
 
-    The learnable parameters lie in flat vectors, one an element type, and ``spans`` says where. The states of
-    ``iterate`` are these vectors and what the update rule carries. ``names`` are for people.
+    The learnable parameters lie in flat vectors, one an element type, and tables in states of their own; ``spans``
+    says in which state, from where to where along its first axis. The states of ``iterate`` are these and what the
+    update rule carries. ``names`` are for people.
     """
 
     iterate: Iterate
@@ -66,28 +69,31 @@ def training_plan(
     """
     if not parameters:
         raise TypeProblem("the model has no parameter that could be trained", hint="all parameters are FROZEN")
-    spans = flat_spans(parameters)
+    spans = spans_of(plan.outputs["loss"], parameters)
     plan = plan.replaced({p: view_of(p, *span) for p, span in spans.items()})
     loss = plan.outputs["loss"]
-    weights = list(dict.fromkeys(state for state, _, _ in spans.values()))
-    by_weight, named = flat_gradients(loss, spans, weights)
-    if clip_norm:
-        by_weight = clip(by_weight, clip_norm)
-    update = descend(transform, rate).update
-    states: list[Node] = []
-    updates: list[Node] = []
-    for weight, g in zip(weights, by_weight, strict=True):
-        slots: dict[str, Node] = {
-            name: State(name_for(name, weight.element), weight.element, weight.shape) for name in transform.slots
-        }
-        new_weight, new_slots = update(g, weight, slots, STEP)
-        states += [*slots.values(), weight]
-        updates += [*(new_slots[name] for name in slots), new_weight]
-    if skip_nan:
-        finite = Equal(Subtract(loss, loss), like(0, loss))
-        updates = [Where(finite, new, old) for new, old in zip(updates, states, strict=True)]
-    iterate = Iterate(solver, epochs, steps, tuple(states), tuple(updates), loss)
+    flat, tables, named = gradients_of(loss, spans)
+    squares = [*map(square, flat.values()), *(t.square() for t in tables if t.rows)]
+    factor = clip_factor(squares, clip_norm) if clip_norm else None
+    finite = Equal(Subtract(loss, loss), like(0, loss)) if skip_nan else None
+    updates: dict[State, Node] = {}
+    for weight, g in flat.items():
+        updates |= update_flat(weight, g, transform, rate, factor, finite)
+    for t in tables:
+        updates |= update_table(t, transform, rate, STEP, factor, finite)
+    iterate = Iterate(solver, epochs, steps, tuple(updates), tuple(updates.values()), loss)
     return Training(iterate, spans, {**named, **plan.names})
+
+
+def update_flat(
+    weight: State, g: Node, transform: Transform, rate: Node, factor: Node | None, finite: Node | None
+) -> dict[State, Node]:
+    """The new values of what the update rule carries for a flat vector, and of the vector."""
+    slots = {name: State(name_for(name, weight.element), weight.element, weight.shape) for name in transform.slots}
+    g = g if factor is None else times(g, factor)
+    new_weight, new_slots = descend(transform, rate).update(g, weight, slots, STEP)
+    new = {**{state: new_slots[name] for name, state in slots.items()}, weight: new_weight}
+    return new if finite is None else {state: Where(finite, n, state) for state, n in new.items()}
 
 
 def name_for(name: str, element: Element) -> str:
@@ -95,54 +101,74 @@ def name_for(name: str, element: Element) -> str:
     return name if element.name == "FLOAT" else f"{name}_{element.name.lower()}"
 
 
-def flat_spans(parameters: Sequence[Parameter]) -> dict[Parameter, tuple[State, int, int]]:
-    """Where each parameter lies in the flat vector of its element type."""
+def spans_of(loss: Node, parameters: Sequence[Parameter]) -> dict[Parameter, tuple[State, int, int]]:
+    """Where each parameter lies: a table in a state of its own, any other in the flat vector of its element type."""
+    tables = table_reads(loss, parameters)
     sizes: dict[Element, int] = {}
     starts: dict[Parameter, tuple[int, int]] = {}
     for p in parameters:
         size = p.type.entry_size
         if size is None:
             raise TypeProblem(f'the size of "{p.name}" is not known')
-        start = sizes.get(p.element, 0)
-        starts[p] = (start, start + size)
-        sizes[p.element] = start + size
+        if p not in tables:
+            start = sizes.get(p.element, 0)
+            starts[p] = (start, start + size)
+            sizes[p.element] = start + size
     vectors = {e: State(name_for("weights", e), e, (n,)) for e, n in sizes.items()}
-    return {p: (vectors[p.element], *span) for p, span in starts.items()}
+    return {
+        p: (vectors[p.element], *starts[p]) if p in starts else (table_state(p), 0, concrete(p.shape)[0])
+        for p in parameters
+    }
 
 
 def view_of(parameter: Parameter, state: State, start: int, stop: int) -> Node:
-    """A parameter as a view of the flat vector."""
+    """A parameter as a view of the state in which it lies; a table is all of its state."""
+    if state is table_state(parameter):
+        return state
     return Reshape(Slice(state, 0, start, stop), parameter.shape)
 
 
-def flat_gradients(
-    loss: Node, spans: Mapping[Parameter, tuple[State, int, int]], weights: Sequence[State]
-) -> tuple[list[Node], dict[Node, str]]:
-    """The gradient by each flat vector: the parameters' gradients end to end, in the order of their spans; and names
-    for all of them."""
+def gradients_of(
+    loss: Node, spans: Mapping[Parameter, tuple[State, int, int]]
+) -> tuple[dict[State, Node], list[TableGradient], dict[Node, str]]:
+    """The gradient by each flat vector (the parameters' gradients end to end, in the order of their spans), by the rows
+    that are read from each table; and names for all of them."""
     views = {p: view_of(p, *span) for p, span in spans.items()}
-    found = adjoints(loss, views.values())
-    if found.keys().isdisjoint(views.values()):
+    users = readers([loss])
+    reads: dict[Node, list[Node]] = {view: users[view] for view in views.values() if isinstance(view, State)}
+    sources = [n for view in views.values() for n in reads.get(view, [view])]
+    found = adjoints(loss, sources)
+    if found.keys().isdisjoint(sources):
         raise TypeProblem(
             "no parameter can change what is minimized: its slope is 0 everywhere",
             hint="comparisons, ARGMAX and SIGN have no slope",
         )
-    by_parameter = {p: found.get(view) or zeros(view) for p, view in views.items()}
-    flat: list[Node] = []
-    for state in weights:
-        parts = [
-            broadcast(Reshape(by_parameter[p], (stop - start,)), p.type.with_(shape=(stop - start,)))
-            for p, (s, start, stop) in spans.items()
-            if s is state
-        ]
-        flat.append(Concat(tuple(parts), 0))
+    by_parameter = {p: found.get(view) or zeros(view) for p, view in views.items() if view not in reads}
     names = {g: f"d {p.name}" for p, g in by_parameter.items() if g.inputs}
-    return flat, names | {g: name_for("gradient", g.type.element) for g in flat}
+    flat: dict[State, Node] = {}
+    for state in dict.fromkeys(spans[p][0] for p in by_parameter):
+        flat[state] = end_to_end([(p, g) for p, g in by_parameter.items() if spans[p][0] is state])
+        names[flat[state]] = name_for("gradient", state.element)
+    tables = [table_gradient(view, reads[view], found) for view in views.values() if isinstance(view, State)]
+    return flat, tables, names
 
 
-def clip(by_weight: Sequence[Node], limit: float) -> list[Node]:
-    """The gradients scaled so that their common norm is at most ``limit`` (Pascanu, Mikolov and Bengio, 2013)."""
-    squares: list[Node] = [Reshape(Sum(Multiply(g, g), False, (0,)), ()) for g in by_weight]
+def end_to_end(parts: Sequence[tuple[Parameter, Node]]) -> Node:
+    """The gradients of parameters as one flat vector."""
+    flat: list[Node] = []
+    for p, g in parts:
+        shape = (math.prod(concrete(p.shape)),)
+        flat.append(broadcast(Reshape(g, shape), p.type.with_(shape=shape)))
+    return Concat(tuple(flat), 0)
+
+
+def square(g: Node) -> Node:
+    """The squared length of a flat vector."""
+    return Reshape(Sum(Multiply(g, g), False, (0,)), ())
+
+
+def clip_factor(squares: Sequence[Node], limit: float) -> Node:
+    """What scales gradients so that their common norm is at most ``limit``, given their squared lengths (Pascanu,
+    Mikolov and Bengio, 2013)."""
     norm = Sqrt(functools.reduce(Add, squares))
-    factor = Minimum(Divide(like(limit, norm), Add(norm, like(1e-6, norm))), like(1, norm))
-    return [Multiply(g, factor) for g in by_weight]
+    return Minimum(Divide(like(limit, norm), Add(norm, like(1e-6, norm))), like(1, norm))

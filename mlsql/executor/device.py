@@ -82,6 +82,7 @@ def later(module: str, name: str) -> Callable[..., Any]:
 COMPILED = {
     "kernels": "group_rows join_rows add_rows sum_groups best_of_groups add_joined sum_joined pair_dots joined_dots",
     "sampling": "group_sample sample_there sample_slots",
+    "table_kernels": "add_scaled_rows put_rows find_first add_to_first copy_first",
 }
 
 

@@ -24,7 +24,7 @@ PARALLEL_WORK = 1 << 18  # numbers that are worth waking other threads for: abou
 BLOCKS_PER_THREAD = 4  # more blocks than threads: one that is held up does not hold up all
 
 
-Loop = TypeVar("Loop", bound=Callable[..., None])
+Loop = TypeVar("Loop", bound=Callable[..., Any])
 
 
 def compiled(**options: Any) -> Callable[[Loop], Loop]:

@@ -23,6 +23,7 @@ from ..planner.ops import (
     Min,
     Place,
     Reshape,
+    ScatterAdd,
     Sum,
 )
 from ..types import UNIT, Element, Type
@@ -76,7 +77,7 @@ def numbers_of(nodes: Sequence[Node], arrays: Collection[Node]) -> set[Node]:
             numbers.add(n)
     changed = True
     while changed:
-        readers = [n for n in nodes if not (isinstance(n, (Map, Broadcast, Concat, Place)) or n in numbers)]
+        readers = [n for n in nodes if not (isinstance(n, (Map, Broadcast, Concat, Place, ScatterAdd)) or n in numbers)]
         needed = {*arrays, *(i for n in readers for i in n.inputs)}
         on_arrays = {n for n in numbers if isinstance(n, (Map, Reshape)) and not numbers.issuperset(n.inputs)}
         mistaken = {n for n in numbers & needed if not isinstance(n, (Count, Counter))} | on_arrays

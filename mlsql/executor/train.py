@@ -27,7 +27,8 @@ class LoopPlan:
     """An optimized training plan, ready to run.
 
     ``outputs`` are the loss and the learning rate; ``updates`` the new value of every state. ``index`` picks the rows
-    of a batch from ``table``; None means that every step reads the whole table.
+    of a batch from ``table``; None means that every step reads the whole table. ``spans`` says in which state a
+    parameter lies, from where to where along its first axis.
     """
 
     loss: Node
@@ -137,10 +138,11 @@ class Trainer:
         self.step_count = 0
 
     def first_states(self, initial: Mapping[str, Array]) -> dict[State, Array]:
-        """Flat vectors with the first weights in place, zeros for what the update rule carries."""
+        """Flat vectors and tables with the first weights in place, zeros for what the update rule carries."""
         states = {s: np.zeros(concrete(s.shape), s.element.storage) for s in self.plan.updates}
         for parameter, (state, start, stop) in self.plan.spans.items():
-            states[state][start:stop] = initial[parameter.name].reshape(-1)
+            part = states[state][start:stop]
+            part[...] = initial[parameter.name].reshape(part.shape)
         return states
 
     def parameters(self) -> dict[str, Array]:

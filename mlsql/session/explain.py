@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from ..autodiff.gradient import adjoints
@@ -11,6 +11,7 @@ from ..executor.check import difference
 from ..executor.codegen import generate
 from ..executor.results import Rows
 from ..executor.run import evaluate, leaves, resized
+from ..executor.train import LoopPlan
 from ..explain.formula import formula
 from ..explain.gradient import gradient_rows
 from ..explain.listing import listing, number
@@ -20,7 +21,7 @@ from ..parser.statements import CreateModel, Evaluate, Explain, ExplainGradient,
 from ..planner.binder import bind_model
 from ..planner.model import Find, Model
 from ..planner.node import Node, depends_on, walk
-from ..planner.ops import Column, Parameter, State
+from ..planner.ops import Column, KeySum, Parameter, State
 from ..planner.plan import Plan
 from ..planner.relational import is_relational
 from ..types import UNIT, shape_text
@@ -127,13 +128,12 @@ def explain_train(session: Session, statement: Train) -> Rows:
     moving = [n for n in nodes if n.kind in ("index", "counter", "state")]
     in_loop = depends_on(nodes, moving)
     forward = set(walk([loop.loss]))
-    flat = {s.type for s in loop.updates}
-    update = {n for n in nodes if n not in forward and n.type in flat and n.kind == "map"}
+    update = update_nodes(loop, forward)
     sections = [
         ("once", [n for n in nodes if n not in in_loop or isinstance(n, State)]),
         ("each step: forward", [n for n in nodes if n in forward and n in in_loop and not isinstance(n, State)]),
         ("each step: backward", [n for n in nodes if n in in_loop - forward - update and not isinstance(n, State)]),
-        ("each step: update", [n for n in nodes if n in update]),
+        ("each step: update", [n for n in nodes if n in update and not isinstance(n, State)]),
     ]
     work = sum(n.flops() for n in nodes if n in in_loop)
     program, _ = loop.generated()
@@ -151,6 +151,17 @@ def skeleton_lines(model: Model) -> list[str]:
         "keys, by DuckDB, once",
         *(f"  {s.rows.name}  {counts[s.rows.name].rjust(width)} rows: {s.shown()}" for s in model.skeleton.steps),
     ]
+
+
+def update_nodes(loop: LoopPlan, forward: Collection[Node]) -> set[Node]:
+    """The nodes of the update rule: what works on whole states or reads what the rule carries, and what needs these."""
+    nodes = list(walk([loop.loss, loop.rate, *loop.updates.values()]))
+    whole = {s.type for s in loop.updates}
+    carried = [s for s in loop.updates if s not in forward]
+    on_states = [n for n in nodes if n.kind == "map" and n.type in whole]
+    on_rows = [n for n in nodes if n.kind == "update" or isinstance(n, KeySum)]
+    first = [n for n in (*carried, *on_states, *on_rows) if n not in forward]
+    return depends_on(nodes, first).difference(forward)
 
 
 def explain_train_logical(session: Session, statement: Train) -> Rows:

@@ -191,5 +191,5 @@ def learned_from_data(model: Model, plan: Plan) -> list[Node]:
 
 
 def parameter_views(loop: LoopPlan) -> dict[Node, Node]:
-    """Every learnable parameter as a view of the flat weights."""
+    """Every learnable parameter as a view of the state in which it lies."""
     return {p: view_of(p, *span) for p, span in loop.spans.items()}

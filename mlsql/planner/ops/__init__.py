@@ -45,6 +45,7 @@ from .reduce import Argmax, Broadcast, LogSumExp, Max, Min, Reduce, Softmax, Sum
 from .sample import GroupSample, SampleSlot, SampleThere
 from .segment import GroupJoin, PairDot, Segment, SegmentMax, SegmentMin
 from .shape import Concat, Pad, Reshape, Slice, Transpose, drop_axis, int_size, stack
+from .table import KeySum, Put, ScatterAdd
 from .take import Pick, Place, Take
 
 __all__ = [
@@ -71,6 +72,7 @@ __all__ = [
     "GroupSample",
     "Index",
     "Iterate",
+    "KeySum",
     "Less",
     "LessEqual",
     "Log",
@@ -92,10 +94,12 @@ __all__ = [
     "Place",
     "Positions",
     "Power",
+    "Put",
     "Reduce",
     "Reshape",
     "SampleSlot",
     "SampleThere",
+    "ScatterAdd",
     "Segment",
     "SegmentMax",
     "SegmentMin",
