@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -69,15 +70,17 @@ def erf(x: Array, out: Array, dtype: str | None = None) -> None:
     special_erf(x, out, dtype=dtype)
 
 
+@functools.cache
+def loaded(name: str) -> Callable[..., Any]:
+    """A compiled loop of ``kernels``."""
+    from . import kernels
+
+    return getattr(kernels, name)  # type: ignore[no-any-return]
+
+
 def later(name: str) -> Callable[..., Any]:
-    """A compiled loop of ``kernels``, which is loaded when a plan first runs one."""
-
-    def run(*arguments: Any) -> Any:
-        from . import kernels
-
-        return getattr(kernels, name)(*arguments)
-
-    return run
+    """A compiled loop that is loaded when a plan first runs it."""
+    return lambda *arguments: loaded(name)(*arguments)
 
 
 COMPILED = (
