@@ -62,7 +62,9 @@ def expressions(draw: Any, atoms: list[Typed], depth: int) -> Typed:
     if size and other_size not in (0, size):
         other, other_size = text, size
     choice = draw(
-        st.sampled_from("unary unary kinked binary binary vector number linear concat matmul slice table".split())
+        st.sampled_from(
+            "unary unary kinked binary binary vector number linear concat one_hot matmul slice table".split()
+        )
     )
     match choice:
         case "unary":
@@ -81,6 +83,9 @@ def expressions(draw: Any, atoms: list[Typed], depth: int) -> Typed:
             return f"LINEAR({text}, {width})", 0 if width == 1 else width
         case "concat":
             return f"CONCAT({text}, {other})", (size or 1) + (other_size or 1)
+        case "one_hot":
+            parts = draw(st.permutations([text, "ONE_HOT(k, 3)", "ONE_HOT(k, 4)"]))
+            return f"LINEAR(CONCAT({', '.join(parts)}), 2)", 2
         case "matmul" if size == 2:
             return f"({text}) @ m", 3
         case "matmul" if size == 3:

@@ -11,9 +11,11 @@ import pytest
 import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import weighted_sum
 
+from mlsql.autodiff.gradient import gradients
 from mlsql.executor import kernels
-from mlsql.executor.run import evaluate
+from mlsql.executor.run import evaluate, executable
 from mlsql.planner.node import Node
 from mlsql.planner.ops import Column, GroupJoin, Multiply, Positions, Segment, SegmentMax, SegmentMin, Take
 from mlsql.planner.plan import Plan
@@ -155,6 +157,20 @@ def test_tables_without_rows_give_zeros() -> None:
     kernels.pair_dots(none, index, out, index, dots)
     assert not dots.any()
     kernels.sum_groups(np.ones((2, 2)), kernels.group_rows(index, 0), np.empty((0, 2)))
+
+
+def test_joined_rows_are_put_in_order_once_for_all_that_read_them() -> None:
+    """One order by group for the sums and the gradient of the weights, one by source for the gradient of the table."""
+    nodes, edges = RowSet("nodes", 5), RowSet("edges", 9)
+    x, weight = Column("x", nodes, DOUBLE, (2,)), Column("weight", edges, DOUBLE)
+    source, target = (Positions(name, edges, nodes) for name in ("source", "target"))
+    loss = weighted_sum(GroupJoin(x, source, target, nodes, weight))
+    outputs = [loss, *gradients(loss, [x, weight])]
+    before, _, step = executable(outputs, varying=[x, weight]).program.source.partition("def run_step")
+    assert before.count("join_rows(") == 2
+    assert step.count("sum_joined(") == 2
+    assert step.count("joined_dots(") == 1
+    assert "join_rows(" not in step
 
 
 def test_a_model_that_needs_no_compiled_loop_loads_none() -> None:

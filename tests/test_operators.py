@@ -18,7 +18,9 @@ import scipy.special
 from support import differences, expanded, measure, random_leaves, run, value_of, weighted_sum
 
 from mlsql.autodiff.gradient import gradients
-from mlsql.planner.node import OPERATORS, Node
+from mlsql.optimizer.rule import RULES
+from mlsql.optimizer.rules.joins import ROW_WISE
+from mlsql.planner.node import OPERATORS, Node, substitute, walk
 from mlsql.planner.ops import (
     And,
     Argmax,
@@ -38,6 +40,7 @@ from mlsql.planner.ops import (
     Map,
     Max,
     Min,
+    Multiply,
     Not,
     Or,
     Pad,
@@ -573,6 +576,26 @@ def test_the_gradient_is_the_slope(name: str, number: int) -> None:
     found = run(expanded(plan), arrays)
     for source, g, expected in zip(sources, found.values(), differences(loss, sources, arrays, step), strict=True):
         np.testing.assert_allclose(g, expected, rtol=tolerance, atol=tolerance / 100, err_msg=repr(source))
+
+
+def row_wise_on_columns(node: Node) -> bool:
+    return isinstance(node, ROW_WISE) and node.type.rows == R and bool(learned(node))
+
+
+def learned(node: Node) -> dict[Node, Node]:
+    """The columns that a parameter could reach, each times one."""
+    columns = [n for n in walk([node]) if isinstance(n, Column) and n.type.element == DOUBLE]
+    return {n: Multiply(n, par("scale")) for n in columns}
+
+
+@each(row_wise_on_columns)
+def test_an_operator_on_taken_rows_is_the_taken_rows_of_it(name: str, number: int) -> None:
+    (node,) = substitute([samples(OPERATORS[name])[number]], learned(samples(OPERATORS[name])[number]))
+    taken = Take(node, Positions("some", S, R))
+    first = RULES["take_first"].apply(taken, {node: [taken]})
+    assert first is not None and first.type == taken.type
+    arrays = arrays_for(taken, name)
+    np.testing.assert_allclose(value_of(first, arrays), value_of(taken, arrays), rtol=1e-12)
 
 
 @each(runs_on_arrays)

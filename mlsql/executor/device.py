@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
@@ -70,13 +71,15 @@ def erf(x: Array, out: Array, dtype: str | None = None) -> None:
     special_erf(x, out, dtype=dtype)
 
 
+@functools.cache
+def loaded(module: str, name: str) -> Callable[..., Any]:
+    """A compiled loop of a module of this room."""
+    return getattr(import_module(f".{module}", __package__), name)  # type: ignore[no-any-return]
+
+
 def later(module: str, name: str) -> Callable[..., Any]:
-    """A compiled loop of a module of this room, which is loaded when a plan first runs one."""
-
-    def run(*arguments: Any) -> Any:
-        return getattr(import_module(f".{module}", __package__), name)(*arguments)
-
-    return run
+    """A compiled loop that is loaded when a plan first runs it."""
+    return lambda *arguments: loaded(module, name)(*arguments)
 
 
 COMPILED = {

@@ -189,21 +189,19 @@ def add_rows(x: Array, index: Array, out: Array) -> None:
     """out[index[j]] += x[j] from zero, row after row; an x without rows of its own is the same for every row."""
     out.fill(0)
     if out.size and len(index):
-        x = np.broadcast_to(x, (len(index), *out.shape[1:]))
-        _add_rows(_table(x, out), _positions(index), _table(out, out))
+        _add_rows(_rows(x, len(index), out), _positions(index), _table(out, out))
 
 
 def sum_groups(x: Array, groups: Groups, out: Array) -> None:
     """Row g of out is the sum of the rows of x in group g; an x without rows of its own is the same for every row."""
-    x = np.broadcast_to(x, (len(groups.order), *out.shape[1:]))
-    _by_groups(_sum_groups, groups.starts, _table(x, out), groups.starts, groups.order, _table(out, out))
+    x = _rows(x, len(groups.order), out)
+    _by_groups(_sum_groups, groups.starts, x, groups.starts, groups.order, _table(out, out))
 
 
 def best_of_groups(x: Array, groups: Groups, largest: bool, out: Array) -> None:
     """Row g of out is the largest (else the smallest) of each number of the rows of x in group g; 0 for no rows."""
-    x = np.broadcast_to(x, (len(groups.order), *out.shape[1:]))
-    table, result = _table(x, out), _table(out, out)
-    _by_groups(_best_of_groups, groups.starts, table, groups.starts, groups.order, largest, result)
+    x = _rows(x, len(groups.order), out)
+    _by_groups(_best_of_groups, groups.starts, x, groups.starts, groups.order, largest, _table(out, out))
 
 
 def add_joined(x: Array, source: Array, group: Array, weight: Array | None, out: Array) -> None:
@@ -252,6 +250,11 @@ def _positions(index: Array) -> Array:
     return np.ascontiguousarray(index, np.int64)
 
 
+def _rows(x: Array, count: int, out: Array) -> Array:
+    """``count`` rows of flat entries; an x without rows of its own is repeated."""
+    return _table(x if x.ndim == out.ndim else np.broadcast_to(x, (count, *out.shape[1:])), out)
+
+
 def _table(x: Array, out: Array) -> Array:
     """Rows of flat entries, of the element type of ``out``."""
     return np.ascontiguousarray(x, out.dtype).reshape(len(x), math.prod(x.shape[1:]))
@@ -278,7 +281,7 @@ def _pool(process: int, workers: int) -> ThreadPoolExecutor:
 def _by_groups(kernel: Any, starts: Array, x: Array, *arguments: Any) -> None:
     """Run a loop over all groups, a large one in blocks of groups that have about equally many rows."""
     count, rows = len(starts) - 1, int(starts[-1])
-    if threads() < 2 or (rows + count) * x.shape[1] < PARALLEL_WORK:
+    if (rows + count) * x.shape[1] < PARALLEL_WORK or threads() < 2:
         kernel(0, count, x, *arguments)
         return
     work = starts + np.arange(count + 1)  # a group costs something even where it has no rows

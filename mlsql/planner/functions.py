@@ -336,8 +336,10 @@ def avg(c: Context, x: Node) -> Node:
         return fold.mean(x)
     weight = c.weight if c.weight is not None else ops.broadcast(ops.like(1, x), x.type.with_(shape=()))
     weight = _where(there, weight, 0.0)
-    total = fold.sum(ops.Multiply(_where(there, x, 0.0), weight))
-    return _known(c, ops.Divide(total, fold.sum(weight)), there)
+    total, weights = fold.sum(ops.Multiply(_where(there, x, 0.0), weight)), fold.sum(weight)
+    if there is not None:  # of no rows it is NULL, which stands as 0: they teach nothing
+        weights = ops.Where(ops.Equal(weights, ops.like(0, weights)), ops.like(1, weights), weights)
+    return _known(c, ops.Divide(total, weights), there)
 
 
 @function("MAX", aggregate=True)

@@ -17,7 +17,7 @@ from .functions import Fold
 from .model import DataColumn, Find, Model
 from .node import Node
 from .nulls import Nulls
-from .ops import Column, Take
+from .ops import Column, Take, one
 from .query import QueryBinder
 from .relations import Frame, Origin, Relation, Value
 from .skeleton import TABLE, Skeleton, Text, quoted, rows_symbol
@@ -341,9 +341,11 @@ class FrameLeaves(Leaves):
 
     def category(self, data: Data) -> Category:
         found = self.home(data).category(data)
+        assert isinstance(found.known, Column)
+        always = self.host.knows(found.known.name)
         return replace(
             found,
             row=self.for_frame(data, found.row),
             inside=self.for_frame(data, found.inside),
-            known=self.for_frame(data, found.known),
+            known=one() if always else self.for_frame(data, found.known),
         )

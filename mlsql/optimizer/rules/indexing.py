@@ -136,7 +136,7 @@ def split_at_one_hot(node: Node) -> Node | None:
         if not (isinstance(x, Concat) and any(is_one_hot(p) for p in x.parts)):
             continue
         letter = a[1:][x.axis]
-        if letter in out or letter not in b:
+        if letter in out or letter not in b or not isinstance(x.type.shape[x.axis], int):
             continue
         axis = b.removeprefix(ROW).index(letter)
         spec, start, terms = f"{a},{b}->{out}", 0, list[Node]()

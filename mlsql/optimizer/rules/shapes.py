@@ -109,29 +109,31 @@ def joined_pads(p: Pad, q: Pad) -> Node | None:
     law="concat(concat(x, y), z) = concat(x, y, z)",
     before="concat(concat(x, y), z)",
     after="concat(x, y, z)",
-    when="all lie along one axis; rows of a matrix count as parts of it written out flat",
-    why="every part is computed where the whole wants it, and copied once at most",
-    example="CREATE MODEL m INPUT (x FLOAT, y FLOAT) PARAMETERS (w FLOAT[3]) "
-    "AS SELECT DOT(CONCAT(CONCAT(x, y), y), w) AS z MINIMIZE AVG(z)",
+    when="they are no columns and lie along their first axis; a matrix written out flat is its rows end to end",
+    why="every part is computed where the whole wants it: the gradient of a weight comes in parts and is never copied",
+    example="CREATE MODEL m INPUT (x FLOAT[3]) PARAMETERS (u FLOAT[1], v FLOAT[1]) "
+    "AS SELECT DOT(x, CONCAT(CONCAT(u, v), u)) AS z MINIMIZE AVG(z)",
 )
 def concat_once(node: Node) -> Node | None:
     assert isinstance(node, Concat)
-    parts = tuple(p for part in node.parts for p in parts_of(part, node))
-    new = Concat(parts, node.axis)
+    if node.type.rows != UNIT or node.axis != 0:
+        return None
+    parts = tuple(p for part in node.parts for p in parts_of(part))
+    new = Concat(parts, 0)
     return new if parts != node.parts and new.type == node.type else None
 
 
-def parts_of(part: Node, whole: Concat) -> tuple[Node, ...]:
-    """The parts of a part, as parts of the whole."""
+def parts_of(part: Node) -> tuple[Node, ...]:
+    """What stands end to end in a part of a concatenation."""
     match part:
-        case Concat(parts, axis) if axis == whole.axis and part.type.element == whole.type.element:
+        case Concat(parts, 0):
             inner = parts
-        case Reshape(Concat(parts, 0) as x, (_,)) if x.type.element == whole.type.element:
-            inner = tuple(Reshape(p, (p.type.entry_size or 0,)) for p in parts)
+        case Reshape(Concat(parts, 0), (_,)):
+            inner = tuple(Reshape(p, (p.type.entry_size,)) for p in parts if p.type.entry_size is not None)
         case _:
             return (part,)
-    same = all((p.type.rows, p.type.element) == (part.type.rows, part.type.element) for p in inner)
-    return inner if same else (part,)
+    whole = Concat(inner, 0).type if inner else None
+    return inner if whole == part.type and all(p.type.element == part.type.element for p in inner) else (part,)
 
 
 @rule(
