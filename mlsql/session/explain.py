@@ -29,7 +29,7 @@ from .core import Session, runs
 from .create import with_declared_inputs
 from .models import parameter_arrays, sizes_told
 from .predict import ALL_OUTPUTS, asked_for, rewritten
-from .relational_training import read_training
+from .relational_training import read_training, split
 from .rows import lines_rows, table_rows
 from .training_data import always_known, class_weighted, load_rows, split_count, training_rows, used_leaves
 from .training_plan import Settings, bound, plan_training, read_settings
@@ -105,10 +105,11 @@ def planned_relations(
 ) -> tuple[Model, Any, tuple[Step, ...], int]:
     """The same for a model over several relations, whose keys are read and joined for it."""
     warm = None if statement.from_scratch else session.models.version(statement.model)
-    model, read = read_training(session, statement, definition, settings.seed, warm)
+    model, read = read_training(session, statement, definition, warm)
     rows = model.rows.rows or 1
-    count = split_count(statement, rows)
-    loop, steps = plan_training(model, settings, rows, count, subset=count != rows, known=read.known)
+    kept, _ = split(statement, model, read, settings)
+    count = rows if kept is None else len(kept)
+    loop, steps = plan_training(model, settings, rows, count, subset=kept is not None)
     return model, loop, steps, count
 
 

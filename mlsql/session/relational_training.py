@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import DataError, NotSupportedError, ProgrammingError
 from ..executor.catalog import StoredVersion
-from ..executor.dataset import Dataset
+from ..executor.dataset import split_positions
 from ..executor.device import Array
 from ..executor.run import executable, leaves
 from ..executor.train import LoopPlan
@@ -23,13 +23,14 @@ from ..planner.restrict import Restriction
 from ..types import RowSet
 from .core import Session
 from .models import sizes_told
+from .relational_predict import evaluate_over
 from .relations import RelationRows, Wanted, assigned, read_relations
-from .training_data import check_classes
-from .training_plan import bound, parameter_views
+from .training_data import check_classes, check_split
+from .training_plan import Settings, bound, parameter_views
 
 
 def read_training(
-    session: Session, statement: Train, definition: CreateModel, seed: int, warm: StoredVersion | None
+    session: Session, statement: Train, definition: CreateModel, warm: StoredVersion | None
 ) -> tuple[Model, RelationRows]:
     """The relations of a TRAIN, and the model bound to what they told."""
     model = bound(statement, definition, {})
@@ -56,18 +57,32 @@ def read(
     return read_relations(session, model, sources, wanted, version=version, learn=version is None)
 
 
-def split(statement: Train, rows: int, seed: int) -> tuple[Array | None, Array | None]:
-    """The rows to train on (None: all) and those that VALIDATE n PERCENT holds out, by position."""
+def split(statement: Train, model: Model, rows: RelationRows, settings: Settings) -> tuple[Array | None, Array | None]:
+    """The rows to train on (None: all) and those that VALIDATE n PERCENT holds out, by position.
+
+    Batches are made of rows with a known target: others have no loss. The whole at once may hold them all.
+    """
+    assert model.rows.rows is not None
+    labelled = labelled_rows(model, rows)
+    if labelled is not None and not len(labelled):
+        raise DataError("no row has a target that is known", place=statement.place)
     if not isinstance(statement.validate, float):
-        return None, None
-    kept, _ = Dataset({}, rows).split(statement.validate, seed)
-    held = np.setdiff1d(np.arange(rows), kept)
-    if not len(kept) or not len(held):
-        raise DataError(
-            f"VALIDATE {statement.validate:g} PERCENT of {rows} rows leaves nothing on one of the sides",
-            place=statement.place,
-        )
-    return kept, held
+        return None if settings.full_batch else labelled, None
+    every = np.arange(model.rows.rows) if labelled is None else labelled
+    kept, held = split_positions(len(every), statement.validate, settings.seed)
+    check_split(statement, len(every), len(kept))
+    return every[kept], every[held]
+
+
+def labelled_rows(model: Model, rows: RelationRows) -> Array | None:
+    """The rows in which some target of the loss is known; None: all."""
+    assert model.loss is not None
+    read = set(walk([model.loss]))
+    flags = [model.nulls.flag(node) for node in model.labels.values() if node in read]
+    if None in flags or not flags:
+        return None
+    values = evaluate_over(Plan({str(i): f for i, f in enumerate(flags) if f is not None}), rows, {})
+    return np.flatnonzero(np.logical_or.reduce([np.asarray(v) for v in values.values()]))
 
 
 def relational_validator(

@@ -17,7 +17,6 @@ from ..executor.vocabulary import Keys
 from ..parser.statements import Query
 from ..planner.model import DataColumn, Find, Model
 from ..planner.node import Node
-from ..planner.ops import Column
 from ..planner.skeleton import rows_symbol, table_name
 from ..types import RowSet, Symbol
 from .core import Session
@@ -36,7 +35,6 @@ class RelationRows:
     facts: dict[Symbol, int]
     classes: Mapping[str, Keys]
     fillings: Mapping[str, Array]
-    known: list[Column] = field(default_factory=list)  # flags of known keys that are 1 in every row
     keys: dict[str, pa.ChunkedArray] = field(default_factory=dict)
 
     @property
@@ -183,11 +181,10 @@ def read_relations(
         arrays, leaves = reader.arrays(fitted, copies, wanted.pick(fitted), classes, fillings)
         always = [n for n, leaf in leaves.items() if is_flag(leaf) and arrays[n].all()]
         facts |= {Symbol(n): 1 for n in always}
-        known = [leaves[n].column for n in always if leaves[n].find == Find.KNOWN]
         texts = model.keys if keys else {}
         outputs = {name: tables.column(RowSet(model.rows.name), text) for name, text in texts.items()}
     statistics = {n: fillings[n] for part in model.parts.values() for n in part.statistics}
-    return RelationRows(arrays | found.arrays, facts, classes, statistics, known, outputs)
+    return RelationRows(arrays | found.arrays, facts, classes, statistics, outputs)
 
 
 def is_flag(leaf: DataColumn) -> bool:

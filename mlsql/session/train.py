@@ -104,13 +104,13 @@ def prepare_relations(
 ) -> Prepared:
     """The same for a model over several relations."""
     refuse_class_weight(settings.options, statement)
-    model, rows = read_training(session, statement, definition, settings.seed, warm)
+    model, rows = read_training(session, statement, definition, warm)
     assert model.rows.rows is not None
     dataset = Dataset(rows.arrays, model.rows.rows)
     check_labels(model, dataset, statement.on)
-    kept, held = split(statement, dataset.rows, settings.seed)
+    kept, held = split(statement, model, rows, settings)
     count = dataset.rows if kept is None else len(kept)
-    loop, _ = plan_training(model, settings, dataset.rows, count, subset=kept is not None, known=rows.known)
+    loop, _ = plan_training(model, settings, dataset.rows, count, subset=kept is not None)
     validate = relational_validator(session, statement, definition, model, rows, held, loop)
     first = first_values(model, warm, settings.seed, rows.fillings)
     return Prepared(model, settings, dataset, rows.classes, kept, validate, loop, first)
