@@ -62,6 +62,13 @@ class DataArguments:
         leaves = self.binder.leaves
         return leaves.declared[name] if leaves.is_own(name, self.binder.scope.get(name)) else None
 
+    def reads_text(self, tree: exp.Expression) -> bool:
+        """Whether an expression reads a column of INPUT that is no number."""
+        if not self.binder.has_leaves:
+            return False
+        found = (self.declared(column) for column in tree.find_all(exp.Column))
+        return any(data is not None and data.element is None for data in found)
+
     def call(self, tree: exp.Anonymous) -> Value:
         try:
             return self.binder.call(tree)

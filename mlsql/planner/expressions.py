@@ -14,7 +14,7 @@ from ..parser.statements import Expression
 from ..types import BOOLEAN, ELEMENTS, FLOAT, INTEGER, Dim, Element, Shape, TypeProblem, promote
 from . import features, ops, scalar  # noqa: F401  (features enter themselves among the functions)
 from .arguments import DataArguments
-from .data import Data, Leaves, Value, one_hot
+from .data import Data, Leaves, Value, composed, one_hot
 from .functions import FUNCTIONS, Fold, Function
 from .layers import Layer, standard_layers
 from .model import Statistic
@@ -91,6 +91,11 @@ class ExpressionBinder:
                 "a layer with parameters of its own cannot stand here", hint="give it a column of the select"
             )
         return self._own_parameter(role, shape, initializer, arguments, unknown)
+
+    @property
+    def has_leaves(self) -> bool:
+        """Whether anything can be read of the rows of INPUT here."""
+        return self._leaves is not None
 
     @property
     def leaves(self) -> Leaves:
@@ -258,6 +263,9 @@ class ExpressionBinder:
         return ops.constant(float(tree.this))
 
     def condition(self, tree: exp.Expression) -> Node:
+        """A condition; one over columns that are no numbers is DuckDB's to compute, and NULL counts as false."""
+        if self.arguments.reads_text(tree):
+            return self.leaves.value(composed("coalesce({0}, FALSE)", self.arguments.sql(tree), element=BOOLEAN))
         node = self.bind(tree)
         if node.type.element != BOOLEAN:
             raise self.problem(tree, f"expected a condition, got {node.type.element}", "compare it, as in x > 0")

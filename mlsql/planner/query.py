@@ -16,7 +16,7 @@ from ..errors import Error, NotSupportedError, Place, ProgrammingError, listed, 
 from ..parser.tokens import dialect
 from ..types import BOOLEAN, FLOAT, UNIT, RowSet, Type
 from .expressions import ExpressionBinder
-from .functions import AGGREGATES, Fold
+from .functions import AGGREGATES, FUNCTIONS, Fold
 from .layers import standard_layers
 from .node import Node, walk
 from .nulls import Nulls
@@ -533,12 +533,17 @@ class QueryBinder:
         same = scope.values.get(tree.sql()) if not isinstance(tree, exp.Column) else None
         if isinstance(tree, exp.Column):
             same = scope.values.get(".".join(p.name for p in tree.parts).lower())
-        if same is not None and (same.node is not None or (isinstance(tree, exp.Column) and same.text is not None)):
+        if same is not None and (same.node is not None or same.text is not None):
             return replace(same, name=name)
         if self.is_text(tree, scope):
             return Value(name, None, self.text_of(tree, scope))
         self.host.alias = name
-        node = binder.bind(tree)
+        try:
+            node = binder.bind(tree)
+        except ProgrammingError:
+            if not self.is_of_keys(tree, scope):
+                raise
+            return Value(name, None, self.text_of(tree, scope))  # SQL that the model language does not have
         self.host.name_node(node, name)
         learns = any(isinstance(n, Parameter) for n in walk([node]))
         return Value(name, node, None if learns or binder.fold is not None else self.text_of(tree, scope))
@@ -548,6 +553,12 @@ class QueryBinder:
         found = [scope.values.get(".".join(p.name for p in c.parts).lower()) for c in tree.find_all(exp.Column)]
         learns = any(str(c.this).upper() in ("EMBED", "FEATURES", "ONE_HOT") for c in tree.find_all(exp.Anonymous))
         return not learns and bool(found) and any(v is not None and v.node is None for v in found)
+
+    def is_of_keys(self, tree: exp.Expression, scope: Scope) -> bool:
+        """Whether an expression computes with keys alone and calls nothing of the model language."""
+        found = [scope.values.get(".".join(p.name for p in c.parts).lower()) for c in tree.find_all(exp.Column)]
+        ours = any(str(c.this).upper() in {*FUNCTIONS, *standard_layers()} for c in tree.find_all(exp.Anonymous))
+        return bool(found) and not ours and all(v is not None and v.text is not None for v in found)
 
     def text_of(self, tree: exp.Expression, scope: Scope) -> Text:
         """The column text of an expression over keys, made when it is asked for."""
