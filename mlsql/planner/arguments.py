@@ -10,7 +10,7 @@ from sqlglot import exp
 from ..errors import listed, suggest
 from ..parser.tokens import dialect
 from ..types import DOUBLE, TypeProblem
-from .data import Category, Data, Value, composed
+from .data import HOLE, Category, Data, Value, composed
 from .functions import FUNCTIONS
 from .model import SqlCheck
 from .ops import Column
@@ -83,6 +83,8 @@ class DataArguments:
             if isinstance(node, exp.Column) or (isinstance(node, exp.Anonymous) and gives(node, "Data")):
                 parts.append(self.data(node))
                 return exp.Var(this=f"{{{len(parts) - 1}}}")
+            if isinstance(node, exp.Literal) and HOLE.search(node.this):  # a text that only looks like a hole
+                return exp.Var(this="('" + node.this.replace("'", "''").replace("{", "{' || '") + "')")
             return node
 
         place = self.binder.place(tree)
