@@ -29,7 +29,15 @@ from .create import with_declared_inputs
 from .models import parameter_arrays, sizes_told
 from .predict import ALL_OUTPUTS, asked_for, rewritten
 from .rows import lines_rows, table_rows
-from .training_data import always_known, class_weighted, load_rows, split_count, training_rows, used_leaves
+from .training_data import (
+    always_known,
+    class_weighted,
+    kept_positions,
+    load_rows,
+    split_count,
+    training_rows,
+    used_leaves,
+)
 from .training_plan import bound, plan_training, read_settings
 
 OPTIONS = ("LOGICAL", "PHYSICAL", "STEPS", "CODE", "MEMORY")
@@ -88,7 +96,8 @@ def planned(session: Session, statement: Train) -> tuple[Model, Any, tuple[Step,
             query = rows.source.query
             [(rows_there,)] = session.storage.rows(f"SELECT count(*) FROM {query.text}", query.values)
             if any(leaf.find == Find.KNOWN for leaf in used_leaves(model).values()):
-                known = always_known(model, load_rows(session, statement, rows, warm is not None), rows.kept)
+                dataset = load_rows(session, statement, rows, warm is not None)
+                known = always_known(model, dataset, kept_positions(statement, dataset.rows, settings.seed))
         count = split_count(statement, rows_there)
     if settings.options["class_weight"]:
         model = class_weighted(model, statement, definition, sizes)
