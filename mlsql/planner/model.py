@@ -126,7 +126,8 @@ class Model:
     """A bound model.
 
     ``columns`` are its outputs in the order of the select; ``prediction`` names the one that PREDICT returns.
-    ``loss`` is None for a model without MINIMIZE. ``categories`` are the columns whose classes come from data.
+    ``loss`` is None for a model without MINIMIZE. ``categories`` are the targets whose classes come from data,
+    ``vocabularies`` the keys that do; ``data`` says how DuckDB computes the leaves that are no plain columns.
     """
 
     name: str
