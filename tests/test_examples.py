@@ -33,13 +33,20 @@ def plain(line: str) -> str:
     return " ".join(line.replace("-", " ").split()) if set(line) <= {"-", " "} else " ".join(line.split())
 
 
-def test_the_digits_are_read_well_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The network of examples/digits.sql reads at least 97 of 100 digits that it has never seen."""
+@pytest.mark.parametrize(
+    ("example", "rows"),
+    [
+        ("digits", "EVALUATE reader ON (SELECT * FROM digits WHERE split = 'test') WITH (accuracy)"),
+        ("penguins", "EVALUATE penguin ON (SELECT * FROM penguins WHERE held_out) WITH (accuracy)"),
+    ],
+)
+def test_what_is_learned_is_good_enough(example: str, rows: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At least 97 of 100 rows that the model has never seen are told right."""
     import mlsql
 
     monkeypatch.chdir(HOME)
-    statements = (HOME / "examples" / "digits.sql").read_text(encoding="utf-8")
+    statements = (HOME / "examples" / f"{example}.sql").read_text(encoding="utf-8")
     with mlsql.connect(progress=False) as connection:
         connection.execute(statements)
-        found = connection.execute("EVALUATE reader ON (SELECT * FROM digits WHERE split = 'test') WITH (accuracy)")
+        found = connection.execute(rows)
         assert found.fetchone()[-1] >= 0.97

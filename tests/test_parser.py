@@ -178,6 +178,19 @@ def test_features_take_a_star():
     assert [c.name for c in star.args["except_"]] == ["id", "year"]
 
 
+def test_unknown_is_an_argument_by_name():
+    call = tree("EMBED(a, 3, UNKNOWN MEAN)")
+    assert isinstance(call.expressions[-1], exp.Kwarg)
+    assert (call.expressions[-1].this.name, call.expressions[-1].expression.name) == ("UNKNOWN", "MEAN")
+
+
+@pytest.mark.parametrize(
+    "text", ["f(a, unknown)", "f(unknown, b)", "f(a, unknown IS NULL)", "f(a, unknown + b)", "unknown"]
+)
+def test_a_column_may_still_be_called_unknown(text):
+    assert not list(tree(text).find_all(exp.Kwarg))
+
+
 def test_no_trace_of_the_marks_is_left():
     text = "SELECT f(x -> g(x)) FROM t TABLESAMPLE reservoir (20 PERCENT), h(1) AS k(a, b) JOIN u USING (a)"
     select = one(f"CREATE MODEL m AS {text}").select.tree

@@ -46,7 +46,8 @@ QUERIES = {
     "groups of a join": "SELECT a.k, SUM(x * y) AS v, COUNT(*) AS n FROM a JOIN b ON a.k = b.k GROUP BY a.k",
     "nulls in groups": "SELECT a.s, SUM(y) AS v, AVG(y) AS m, COUNT(y) AS n, MAX(y) AS h "
     "FROM a LEFT JOIN b ON a.k = b.k GROUP BY a.s",
-    "filter clause": "SELECT k, SUM(x) FILTER (WHERE x > 0) AS v, COUNT(*) FILTER (WHERE s = 'p') AS n FROM a GROUP BY k",
+    "filter clause": "SELECT k, SUM(x) FILTER (WHERE x > 0) AS v, COUNT(*) FILTER (WHERE s = 'p') AS n "
+    "FROM a GROUP BY k",
     "around aggregates": "SELECT k, SUM(x) / COUNT(*) + MAX(x) AS v FROM a GROUP BY k",
     "fold": "SELECT SUM(x) AS v, AVG(x) AS m, MIN(x) AS l, MAX(x) AS h, COUNT(*) AS n FROM a",
     "distinct": "SELECT DISTINCT k, s FROM a",

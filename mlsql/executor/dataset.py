@@ -179,12 +179,18 @@ def by_source(leaves: Iterable[DataColumn]) -> list[tuple[DataColumn, ...]]:
 
 
 def classes_of(storage: Storage, source: Source, model: Model) -> dict[str, Keys]:
-    """The sorted distinct values of every categorical target, and the keys of every vocabulary, by name."""
-    columns = {name: quoted(column) for name, (column, _) in source.columns.items()}
+    """The sorted distinct values of every categorical target."""
+    columns = {name: quoted(source.columns[name][0]) for name in model.categories}
     query = source.query
-    expressions = {name: columns[name] for name in model.categories}
-    expressions |= {v.name: expression_sql(model, v.sql, v.reads, columns) for v in model.vocabularies.values()}
-    return {name: distinct(storage, sql, query.text, query.values) for name, sql in expressions.items()}
+    return {name: distinct(storage, column, query.text, query.values) for name, column in columns.items()}
+
+
+def keys_of(storage: Storage, source: Source, model: Model) -> dict[str, Keys]:
+    """The keys of every vocabulary of a model."""
+    columns = {name: quoted(column) for name, (column, _) in source.columns.items()}
+    texts = {v.name: expression_sql(model, v.sql, v.reads, columns) for v in model.vocabularies.values()}
+    query = source.query
+    return {name: distinct(storage, text, query.text, query.values) for name, text in texts.items()}
 
 
 def expression_sql(model: Model, sql: str, reads: Sequence[str], values: Mapping[str, str]) -> str:

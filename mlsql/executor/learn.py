@@ -16,6 +16,8 @@ from .storage import Storage
 
 COPY, KEPT = "mlsql_training_rows", "mlsql_kept_rows"  # the rows of a run, and those of them that are not held out
 
+Statistics = Mapping[str, Statistic]  # by parameter
+
 
 def copied(storage: Storage, source: Source, model: Model) -> pa.Table:
     """The columns of a source that a model reads, in the types that it declares."""
@@ -29,33 +31,51 @@ def statistics_of(storage: Storage, source: Source, model: Model) -> dict[str, A
     waiting = dict(model.statistics)
     while waiting:  # those that fill NULLs for others come first
         ready = {name: s for name, s in waiting.items() if s.fill is None or s.fill in found}
-        items = {name: statistic_sql(s, source, model, found, name) for name, s in ready.items()}
-        sql = "".join(f", ({text})" for text in items.values())
-        [(_, *values)] = storage.rows(f"SELECT count(*){sql} FROM {source.query.text}", source.query.values)
-        for name, value in zip(items, values, strict=True):
-            shape = concrete(model.parameters[name].node.shape)
-            found[name] = np.array(value, np.float64).reshape(shape)
-            del waiting[name]
+        for sql, names in queries(ready, source, model, found):
+            [values] = storage.rows(sql, source.query.values)
+            for name, value in zip(names, values, strict=True):
+                found[name] = np.array(value, np.float64).reshape(concrete(model.parameters[name].node.shape))
+        waiting = {name: s for name, s in waiting.items() if name not in found}
     return found
 
 
-def statistic_sql(statistic: Statistic, source: Source, model: Model, fillings: Mapping[str, Array], name: str) -> str:
-    """The SQL of a statistic, for a single number or position by position."""
+def queries(
+    statistics: Statistics, source: Source, model: Model, fillings: Mapping[str, Array]
+) -> list[tuple[str, list[str]]]:
+    """Queries of one row, each with the statistics that it gives: one for all numbers, one for each tensor."""
+    tensors: dict[str, dict[str, Statistic]] = {}
+    numbers: dict[str, str] = {}
+    for name, s in statistics.items():
+        text = value_sql(s, source, model, fillings)
+        if is_tensor(model, s):
+            tensors.setdefault(text, {})[name] = s
+        else:
+            numbers[name] = filled(s.aggregate, {"v": f"CAST({text} AS DOUBLE)"}.__getitem__)
+    found = [(f"SELECT {', '.join(numbers.values())} FROM {source.query.text}", list(numbers))] if numbers else []
+    return found + [(tensor_query(text, group, source), list(group)) for text, group in tensors.items()]
+
+
+def value_sql(statistic: Statistic, source: Source, model: Model, fillings: Mapping[str, Array]) -> str:
+    """The SQL of the value that is aggregated; of a tensor, all its numbers in one list."""
     columns = {n: quoted(c) for n, (c, _) in source.columns.items()}
     text = expression_sql(model, statistic.sql, statistic.reads, columns)
     if statistic.fill is not None:
-        text = f"coalesce({text}, {float(fillings[statistic.fill])!r})"
-    shape = model.parameters[name].node.shape
-    if not shape or not is_tensor(model, statistic):
-        return filled(statistic.aggregate, lambda _: f"CAST({text} AS DOUBLE)")
-    for _ in shape[1:]:
-        text = f"flatten({text})"
-    aggregate = filled(statistic.aggregate, lambda _: "v")
-    entries = f"CAST(unnest({text}) AS DOUBLE) AS v, generate_subscripts({text}, 1) AS i"
-    by_position = f"SELECT i, {aggregate} AS a FROM (SELECT {entries} FROM {source.query.text}) GROUP BY i"
-    return f"SELECT list(a ORDER BY i) FROM ({by_position})"
+        return f"coalesce({text}, {float(fillings[statistic.fill])!r})"
+    rank = model.declared[statistic.reads[0]].type.rank if is_tensor(model, statistic) else 0
+    return "flatten(" * (rank - 1) + text + ")" * (rank - 1)
 
 
 def is_tensor(model: Model, statistic: Statistic) -> bool:
     """Whether the expression is a tensor a row, whose positions have a statistic each."""
     return statistic.sql == "{0}" and bool(model.declared[statistic.reads[0]].type.shape)
+
+
+def tensor_query(text: str, statistics: Statistics, source: Source) -> str:
+    """Lists of statistics, an entry a position of a list of numbers."""
+    items = {f"a{i}": filled(s.aggregate, lambda _: "v") for i, s in enumerate(statistics.values())}
+    entries = (
+        f"SELECT CAST(unnest({text}) AS DOUBLE) AS v, generate_subscripts({text}, 1) AS i FROM {source.query.text}"
+    )
+    aggregates = ", ".join(f"{aggregate} AS {name}" for name, aggregate in items.items())
+    lists = ", ".join(f"list({name} ORDER BY i)" for name in items)
+    return f"SELECT {lists} FROM (SELECT i, {aggregates} FROM ({entries}) GROUP BY i)"

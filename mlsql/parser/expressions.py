@@ -6,9 +6,9 @@ What a reader of the trees must know:
   given to ``parse``. Names, literals, ``*`` and calls (the function's name) have them; an operator has none of its
   own, and :func:`node_place` gives the span of what stands below it.
 - **Calls.** Every function call is ``exp.Anonymous`` with ``this`` as written, its arguments in ``expressions``, and
-  named arguments as ``exp.Kwarg`` (``k => 3``) or ``exp.PropertyEQ`` (``k := 3``). So are ``COUNT(*)`` (an
-  ``exp.Star``) and ``FEATURES(* EXCLUDE (id))`` (the star's ``except_``). Only what has a syntax of its own is
-  sqlglot's typed node: CAST, TRY_CAST, CASE, EXTRACT, EXISTS, and the words of ``_OWN_SYNTAX``.
+  named arguments as ``exp.Kwarg`` (``k => 3``, and ``UNKNOWN MEAN``) or ``exp.PropertyEQ`` (``k := 3``). So are
+  ``COUNT(*)`` (an ``exp.Star``) and ``FEATURES(* EXCLUDE (id))`` (the star's ``except_``). Only what has a syntax of
+  its own is sqlglot's typed node: CAST, TRY_CAST, CASE, EXTRACT, EXISTS, and the words of ``_OWN_SYNTAX``.
 - **Products.** ``a @ b`` is ``exp.Distance``, at the precedence of ``*`` and from left to right.
 - **Powers.** As in DuckDB ``-x ** 2`` is ``(-x) ** 2`` and ``a ** b ** c`` is ``(a ** b) ** c``.
 - **Indexes.** ``a[1]`` is ``exp.Bracket`` over the literal 1, ``a[i]`` over a column and ``a[-1]`` over
@@ -127,9 +127,10 @@ def _is_named_word(tokens: Sequence[Token], i: int) -> bool:
     """Whether this is the UNKNOWN of ``EMBED(key, 32, UNKNOWN MEAN)``: an argument by name, without an arrow."""
     return (
         tokens[i].word == "UNKNOWN"
-        and 0 < i < len(tokens) - 1
+        and 0 < i < len(tokens) - 2
         and tokens[i - 1].is_symbol(",")
         and tokens[i + 1].kind == "word"
+        and tokens[i + 2].is_symbol(",", ")")
     )
 
 

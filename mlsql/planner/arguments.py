@@ -1,17 +1,22 @@
-"""Arguments that are read of data: columns, SQL over columns, what FEATURES takes, and words such as UNKNOWN MEAN."""
+"""The arguments of functions, each read as the function's signature says: the last word of its annotation.
+
+Beside plans, numbers and texts these are columns, SQL over columns, what FEATURES takes, words such as UNKNOWN MEAN.
+"""
 
 from __future__ import annotations
 
+import inspect
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from sqlglot import exp
 
 from ..errors import listed, suggest
 from ..parser.tokens import dialect
-from ..types import DOUBLE, TypeProblem
-from .data import Category, Data, Value, composed
-from .functions import FUNCTIONS
+from ..types import DOUBLE, Dim, TypeProblem
+from .data import HOLE, Category, Data, Value, composed
+from .functions import FUNCTIONS, Function
 
 if TYPE_CHECKING:
     from .expressions import ExpressionBinder
@@ -20,11 +25,69 @@ NESTED = re.compile(r"STRUCT|MAP|UNION|VARIANT|\[", re.IGNORECASE)
 UNKNOWNS = ("ZEROS", "MEAN", "ERROR")
 
 
-class DataArguments:
+class Arguments:
     """Reads arguments for an expression's binder."""
 
     def __init__(self, binder: ExpressionBinder) -> None:
         self.binder = binder
+
+    def argument(self, parameter: inspect.Parameter, tree: exp.Expression) -> Any:
+        """An argument by its position."""
+        return self.read(str(parameter.annotation).removesuffix(" | None").rpartition(".")[2].rstrip("'>"), tree)
+
+    def named(self, function: Function, still_open: list[inspect.Parameter], tree: exp.Expression) -> tuple[str, Any]:
+        """``name => value``, or two words such as UNKNOWN MEAN: an argument that is not given by its position."""
+        name = tree.this.name
+        parameter = next((p for p in still_open if p.name == name.lower() and p.default is not p.empty), None)
+        if parameter is None:
+            raise self.binder.problem(tree, f"{function.name} takes no {name} here", function.usage)
+        return parameter.name, self.argument(parameter, tree.expression)
+
+    def read(self, kind: str, tree: exp.Expression) -> Any:
+        """An argument of a kind."""
+        readers: Mapping[str, Callable[[Any], Any]] = {
+            "Node": self.binder.bind,
+            "int": self.binder.whole_number,
+            "Size": self.size,
+            "str": self.text,
+            "ColumnName": self.column_name,
+            "Data": self.data,
+            "Key": self.key,
+            "Feature": self.feature,
+            "Numbers": self.numbers,
+            "Filling": self.filling,
+            "Unknown": self.unknown,
+            "Argument": lambda tree: lambda kind: self.read(kind, tree),
+        }
+        return readers[kind](tree)
+
+    def size(self, tree: exp.Expression) -> Dim:
+        """A whole number above 0, or CLASSES(column)."""
+        if isinstance(tree, exp.Anonymous) and str(tree.this).upper() == "CLASSES":
+            if len(tree.expressions) != 1 or not isinstance(tree.expressions[0], exp.Column):
+                raise self.binder.arity(tree, "CLASSES(column)")
+            try:
+                return self.binder.classes(tree.expressions[0].name)
+            except TypeProblem as problem:
+                raise problem.at(self.binder.place(tree)) from None
+        size = self.binder.whole_number(tree)
+        if size < 1:
+            raise self.binder.problem(tree, f"a size must be at least 1, not {size}")
+        return size
+
+    def text(self, tree: exp.Expression) -> str:
+        """A text in quotes."""
+        if not isinstance(tree, exp.Literal) or not tree.is_string:
+            raise self.binder.problem(tree, "expected a text in quotes")
+        return str(tree.this)
+
+    def column_name(self, tree: exp.Expression) -> str:
+        """The name of a column, which is not read."""
+        if not isinstance(tree, exp.Column):
+            raise self.binder.problem(tree, "expected the name of a column")
+        return str(tree.name)
+
+    # -- data --------------------------------------------------------------------------------------------------------
 
     def data(self, tree: exp.Expression) -> Data:
         """SQL over columns of INPUT: a column, a function that gives one, or an expression of DuckDB's."""
@@ -87,6 +150,8 @@ class DataArguments:
             if isinstance(node, exp.Column) or (isinstance(node, exp.Anonymous) and gives(node, "Data")):
                 parts.append(self.data(node))
                 return exp.Var(this=f"{{{len(parts) - 1}}}")
+            if isinstance(node, exp.Literal) and HOLE.search(node.this):  # a text that only looks like a hole
+                return exp.Var(this="('" + node.this.replace("'", "''").replace("{", "{' || '") + "')")
             return node
 
         place = self.binder.place(tree)

@@ -141,8 +141,12 @@ class Leaves:
     def vocabulary(self, data: Data) -> Vocabulary:
         if data.fill is not None or data.shape:
             raise TypeProblem(f"{data.text} cannot be a key", hint="a key is a single SQL value of a row")
-        name = f"KEYS({data.text})"
-        return self.vocabularies.setdefault(name, Vocabulary(name, data.sql, data.reads))
+        text = data.text
+        while True:  # two expressions may read the same: lower(u), and a column of that name
+            made = Vocabulary(f"KEYS({text})", data.sql, data.reads)
+            if self.vocabularies.setdefault(made.name, made) == made:
+                return made
+            text += "'"
 
     def category(self, data: Data) -> Category:
         """The expression's value as one of its keys, or as the whole number that it is."""
@@ -172,11 +176,12 @@ class Leaves:
         find: Find | None = None,
         fill: str | None = None,
     ) -> Column:
-        while name in self.taken:
+        while True:
+            column = Column(name, self.rows, element, shape)
+            made = DataColumn(column, data.sql, data.reads, vocabulary, find, fill)
+            if name not in self.taken and self.data.setdefault(name, made) == made:
+                return column
             name += "'"
-        column = Column(name, self.rows, element, shape)
-        self.data[name] = DataColumn(column, data.sql, data.reads, vocabulary, find, fill)
-        return column
 
 
 def one_hot(category: Category) -> Node:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,7 +12,7 @@ from ..parser import node_place
 from ..parser.statements import Expression
 from ..types import BOOLEAN, ELEMENTS, FLOAT, INTEGER, Dim, Element, Shape, TypeProblem, promote
 from . import features, ops, scalar  # noqa: F401  (features enter themselves among the functions)
-from .arguments import DataArguments
+from .arguments import Arguments
 from .data import Data, Leaves, Value, composed, one_hot
 from .functions import FUNCTIONS, Fold, Function
 from .layers import Layer, standard_layers
@@ -264,8 +263,9 @@ class ExpressionBinder:
 
     def condition(self, tree: exp.Expression) -> Node:
         """A condition; one over columns that are no numbers is DuckDB's to compute, and NULL counts as false."""
-        if self.arguments.reads_text(tree):
-            return self.leaves.value(composed("coalesce({0}, FALSE)", self.arguments.sql(tree), element=BOOLEAN))
+        read = Arguments(self)
+        if read.reads_text(tree):
+            return self.leaves.value(composed("coalesce({0}, FALSE)", read.sql(tree), element=BOOLEAN))
         node = self.bind(tree)
         if node.type.element != BOOLEAN:
             raise self.problem(tree, f"expected a condition, got {node.type.element}", "compare it, as in x > 0")
@@ -362,65 +362,11 @@ class ExpressionBinder:
             raise self.arity(tree, function.usage)
         outer, self.activation = self.activation, "HE" if function.name in HE else "XAVIER"
         parameters = [*single, *[repeated] * (len(arguments) - len(single))] if repeated else single
-        reader = self.inner if self.inner is not None and function.is_aggregate else self
-        values = [reader.argument(p, a) for p, a in zip(parameters, arguments, strict=False) if p is not None]
-        named = dict(self.named_argument(function, single[len(arguments) :], a) for a in by_name)
+        read = Arguments(self.inner if self.inner is not None and function.is_aggregate else self)
+        values = [read.argument(p, a) for p, a in zip(parameters, arguments, strict=False) if p is not None]
+        named = dict(read.named(function, single[len(arguments) :], a) for a in by_name)
         self.activation = outer
         return function.build(self, *values, **named)
-
-    def named_argument(
-        self, function: Function, open_: list[inspect.Parameter], tree: exp.Expression
-    ) -> tuple[str, Any]:
-        """``name => value``, or two words such as UNKNOWN MEAN: an argument that is not given by its position."""
-        name = tree.this.name
-        parameter = next((p for p in open_ if p.name == name.lower() and p.default is not p.empty), None)
-        if parameter is None:
-            raise self.problem(tree, f"{function.name} takes no {name} here", f"{function.usage}")
-        return parameter.name, self.argument(parameter, tree.expression)
-
-    def argument(self, parameter: inspect.Parameter, tree: exp.Expression) -> Any:
-        """One argument of a function, read as the function's signature says."""
-        return self.read(str(parameter.annotation).removesuffix(" | None").rpartition(".")[2].rstrip("'>"), tree)
-
-    def read(self, kind: str, tree: exp.Expression) -> Any:
-        """An argument of a kind: the last word of its annotation."""
-        readers: Mapping[str, Callable[[Any], Any]] = {
-            "Node": self.bind,
-            "int": self.whole_number,
-            "Size": self.size,
-            "Data": self.arguments.data,
-            "Key": self.arguments.key,
-            "Feature": self.arguments.feature,
-            "Numbers": self.arguments.numbers,
-            "Filling": self.arguments.filling,
-            "Unknown": self.arguments.unknown,
-            "Argument": lambda tree: lambda kind: self.read(kind, tree),
-        }
-        if kind in readers:
-            return readers[kind](tree)
-        if kind == "str" and isinstance(tree, exp.Literal) and tree.is_string:
-            return tree.this
-        if kind == "ColumnName" and isinstance(tree, exp.Column):
-            return tree.name
-        raise self.problem(tree, f"expected {'a text in quotes' if kind == 'str' else 'the name of a column'}")
-
-    @property
-    def arguments(self) -> DataArguments:
-        return DataArguments(self)
-
-    def size(self, tree: exp.Expression) -> Dim:
-        """A whole number above 0, or CLASSES(column)."""
-        if isinstance(tree, exp.Anonymous) and str(tree.this).upper() == "CLASSES":
-            if len(tree.expressions) != 1 or not isinstance(tree.expressions[0], exp.Column):
-                raise self.arity(tree, "CLASSES(column)")
-            try:
-                return self.classes(tree.expressions[0].name)
-            except TypeProblem as problem:
-                raise problem.at(self.place(tree)) from None
-        size = self.whole_number(tree)
-        if size < 1:
-            raise self.problem(tree, f"a size must be at least 1, not {size}")
-        return size
 
     def call_layer(self, layer: Layer, tree: exp.Anonymous) -> Node:
         """A layer of the model language: its body, bound with its arguments in scope."""

@@ -214,10 +214,8 @@ def encoded(c: Context, value: Value) -> list[Node]:
     return [standardized(c, value), *null_flag(c, value)]
 
 
-DATES = {
-    "TIMESTAMP": ("year", "month", "day", "dayofweek", "dayofyear", "hour"),
-    "DATE": ("year", "month", "day", "dayofweek", "dayofyear"),
-}
+DAY = ("year", "month", "day", "dayofweek", "dayofyear")
+DATES = {"TIMESTAMP": (*DAY, "hour"), "DATETIME": (*DAY, "hour"), "DATE": DAY}  # by how the type begins
 
 
 def standardized(c: Context, x: Data) -> Node:

@@ -129,7 +129,8 @@ class Model:
     """A bound model.
 
     ``columns`` are its outputs in the order of the select; ``prediction`` names the one that PREDICT returns.
-    ``loss`` is None for a model without MINIMIZE. ``categories`` are the columns whose classes come from data.
+    ``loss`` is None for a model without MINIMIZE. ``categories`` are the targets whose classes come from data,
+    ``vocabularies`` the keys that do; ``data`` says how DuckDB computes the leaves that are no plain columns.
 
     A model over several relations has a ``skeleton``: the joins and groups that DuckDB computes before anything is
     learned. Its inputs are named ``relation.column``. ``nulls`` knows where a value is NULL, ``keys`` are
@@ -156,6 +157,7 @@ class Model:
     skeleton: Skeleton | None = None
     parts: Mapping[str, Model] = field(default_factory=dict)  # what the model reads of each relation, by name
     labels: Mapping[str, Node] = field(default_factory=dict)  # targets in the rows of the select
+    origins: Mapping[str, Node | None] = field(default_factory=dict)  # of these rows in relations (None: the same)
     nulls: Nulls = field(default_factory=Nulls)
     keys: Mapping[str, str] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()

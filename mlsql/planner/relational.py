@@ -226,6 +226,7 @@ class RelationalBinder(ModelBinder):
                 {r: self.row_set(r) for r in self.relation_names()}, tuple(self.query_binder.steps), self.keys
             ),
             labels=self.labels,
+            origins=relation.origins,
             nulls=self.nulls,
             keys=keys,
             outputs=tuple(v.name for v in relation.values),

@@ -19,7 +19,8 @@ from ..optimizer.rule import Step
 from ..optimizer.stages import optimize, run_stage, simplify
 from ..parser.statements import CreateModel, Evaluate, Explain, ExplainGradient, SelectSql, Statement, Train
 from ..planner.binder import bind_model
-from ..planner.model import Find, Model
+from ..planner.data import filled
+from ..planner.model import DataColumn, Find, Model
 from ..planner.node import Node, depends_on, walk
 from ..planner.ops import Column, KeySum, Parameter, State
 from ..planner.plan import Plan
@@ -31,7 +32,15 @@ from .models import parameter_arrays, sizes_told
 from .predict import ALL_OUTPUTS, asked_for, rewritten
 from .relational_training import read_training, split
 from .rows import lines_rows, table_rows
-from .training_data import always_known, class_weighted, load_rows, split_count, training_rows, used_leaves
+from .training_data import (
+    always_known,
+    class_weighted,
+    kept_positions,
+    load_rows,
+    split_count,
+    training_rows,
+    used_leaves,
+)
 from .training_plan import Settings, bound, plan_training, read_settings
 
 OPTIONS = ("LOGICAL", "PHYSICAL", "STEPS", "CODE", "MEMORY")
@@ -53,9 +62,9 @@ def explain(session: Session, statement: Explain) -> Rows:
         names = {node: name for _, logical, _ in plans for node, name in logical.names.items()}
         return steps_rows(session, [s for _, logical, _ in plans for s in optimize(logical).steps], names)
     lines: list[str] = []
-    for title, logical, rows in plans:
+    for title, logical, model in plans:
         plan = logical if option == "LOGICAL" else optimize(logical).plan
-        lines += [title, *forward_lines(plan, rows, option)]
+        lines += [title, *forward_lines(plan, model, option)]
     if isinstance(inner, SelectSql):
         lines += ["", "DuckDB's plan, in which each model is a function:", *duckdb_plan(session, inner)]
     return lines_rows(session, lines)
@@ -92,7 +101,8 @@ def planned(session: Session, statement: Train) -> tuple[Model, Any, tuple[Step,
             query = rows.source.query
             [(rows_there,)] = session.storage.rows(f"SELECT count(*) FROM {query.text}", query.values)
             if any(leaf.find == Find.KNOWN for leaf in used_leaves(model).values()):
-                known = always_known(model, load_rows(session, statement, rows, warm is not None), rows.kept)
+                dataset = load_rows(session, statement, rows, warm is not None)
+                known = always_known(model, dataset, kept_positions(statement, dataset.rows, settings.seed))
         count = split_count(statement, rows_there)
     if settings.options["class_weight"]:
         model = class_weighted(model, statement, definition, sizes)
@@ -139,7 +149,8 @@ def explain_train(session: Session, statement: Train) -> Rows:
     work = sum(n.flops() for n in nodes if n in in_loop)
     program, _ = loop.generated()
     tail = f"{number(work)} flops a step; arena {number(program.arena_bytes)} bytes"
-    return lines_rows(session, [head, *skeleton_lines(model), *listing(sections, loop.names), tail])
+    lines = [head, *skeleton_lines(model), *listing(sections, loop.names), tail, *data_lines(model, outputs)]
+    return lines_rows(session, lines)
 
 
 def skeleton_lines(model: Model) -> list[str]:
@@ -215,34 +226,49 @@ EXPLAIN_TRAIN: Mapping[str, Callable[[Session, Train], Rows]] = {
 # -- models that predict -------------------------------------------------------------------------------------------
 
 
-def forward_plans(session: Session, statement: Statement) -> list[tuple[str, Plan, Any]]:
-    """For every model that a statement applies: a title, the logical plan, the row set."""
+def forward_plans(session: Session, statement: Statement) -> list[tuple[str, Plan, Model]]:
+    """For every model that a statement applies: a title, the logical plan, the model."""
     if isinstance(statement, CreateModel):
         model = bind_model(with_declared_inputs(session, statement))
         outputs = dict(model.columns) | ({"loss": model.loss} if model.loss is not None else {})
-        return [(f"model {statement.model}", Plan(outputs, model.names), model.rows)]
+        return [(f"model {statement.model}", Plan(outputs, model.names), model)]
     if isinstance(statement, Evaluate):
         model, _ = session.models.trained(statement.model, statement.version)
-        return [(f"EVALUATE {statement.model}", Plan(model.columns, model.names).keep([model.prediction]), model.rows)]
+        return [(f"EVALUATE {statement.model}", Plan(model.columns, model.names).keep([model.prediction]), model)]
     found = []
     for call in statement.predicts if isinstance(statement, SelectSql) else ():
         model, _ = session.models.trained(call.model, call.version)
         output = asked_for(call, model)
         wanted = list(model.columns) if output == ALL_OUTPUTS else [output]
-        found.append((f"PREDICT {call.model}", Plan(model.columns, model.names).keep(wanted), model.rows))
+        found.append((f"PREDICT {call.model}", Plan(model.columns, model.names).keep(wanted), model))
     return found
 
 
-def forward_lines(plan: Plan, rows: Any, option: str) -> list[str]:
+def forward_lines(plan: Plan, model: Model, option: str) -> list[str]:
     """A forward plan as text: the listing, or the code that it becomes."""
-    nodes = list(plan.outputs.values())
+    nodes, rows = list(plan.outputs.values()), model.rows
     if option in ("CODE", "MEMORY"):
         part, _ = resized(nodes, rows, 2048) if rows != UNIT else (nodes, UNIT)
         program = generate(part, names=plan.names, varying=leaves(part))
         if option == "CODE":
             return program.source.rstrip().split("\n")
         return [f"arena of {number(program.arena_bytes)} bytes for 2048 rows at a time"]
-    return listing([("", list(plan.nodes()))], plan.names)
+    return [*listing([("", list(plan.nodes()))], plan.names), *data_lines(model, nodes)]
+
+
+def data_lines(model: Model, outputs: Sequence[Node]) -> list[str]:
+    """How DuckDB computes the leaves that are no plain columns."""
+    leaves = model.leaves(outputs)
+    lines = [f"  {name} = {leaf_text(leaf)}" for name, leaf in leaves.items() if name in model.data]
+    return ["columns that DuckDB computes", *lines] if lines else []
+
+
+def leaf_text(leaf: DataColumn) -> str:
+    """The SQL of a leaf, and what is done with its value."""
+    sql = filled(leaf.sql, lambda hole: leaf.reads[int(hole)])
+    if leaf.vocabulary is not None and leaf.find is not None:
+        return f"{sql}, looked up in {leaf.vocabulary}: {leaf.find.value}"
+    return sql if leaf.fill is None else f"{sql}, or {leaf.fill} where it is NULL"
 
 
 def duckdb_plan(session: Session, statement: SelectSql) -> list[str]:

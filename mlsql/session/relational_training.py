@@ -9,7 +9,6 @@ import numpy as np
 
 from ..errors import DataError, NotSupportedError, ProgrammingError
 from ..executor.catalog import StoredVersion
-from ..executor.dataset import split_positions
 from ..executor.device import Array
 from ..executor.run import executable, leaves
 from ..executor.train import LoopPlan
@@ -25,8 +24,8 @@ from .core import Session
 from .models import sizes_told
 from .relational_predict import evaluate_over
 from .relations import RelationRows, Wanted, assigned, read_relations
-from .training_data import check_classes, check_split
-from .training_plan import Settings, bound, parameter_views
+from .training_data import check_classes, kept_positions
+from .training_plan import Settings, bound, parameter_views, read_settings
 
 
 def read_training(
@@ -54,7 +53,11 @@ def read(
     """What the loss reads of the relations that a clause gives; without a version it is learned from, too."""
     sources = assigned(model, [q for q in given if q is not None], statement.place)
     wanted = Wanted(lambda sizes: bound(statement, definition, sizes), lambda m: [m.loss] if m.loss is not None else [])
-    return read_relations(session, model, sources, wanted, version=version, learn=version is None)
+    seed = read_settings(statement).seed
+    return read_relations(
+        session, model, sources, wanted,
+        version=version, learn=version is None, kept=lambda count: kept_positions(statement, count, seed),
+    )  # fmt: skip
 
 
 def split(statement: Train, model: Model, rows: RelationRows, settings: Settings) -> tuple[Array | None, Array | None]:
@@ -66,12 +69,15 @@ def split(statement: Train, model: Model, rows: RelationRows, settings: Settings
     labelled = labelled_rows(model, rows)
     if labelled is not None and not len(labelled):
         raise DataError("no row has a target that is known", place=statement.place)
-    if not isinstance(statement.validate, float):
+    kept = kept_positions(statement, model.rows.rows, settings.seed)
+    if kept is None:
         return None if settings.full_batch else labelled, None
-    every = np.arange(model.rows.rows) if labelled is None else labelled
-    kept, held = split_positions(len(every), statement.validate, settings.seed)
-    check_split(statement, len(every), len(kept))
-    return every[kept], every[held]
+    held = np.setdiff1d(np.arange(model.rows.rows), kept)
+    if labelled is not None:
+        kept, held = np.intersect1d(kept, labelled), np.intersect1d(held, labelled)
+    if not len(kept) or not len(held):
+        raise DataError("the rows with a known target are all on one side of VALIDATE", place=statement.place)
+    return kept, held
 
 
 def labelled_rows(model: Model, rows: RelationRows) -> Array | None:

@@ -5,23 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pyarrow as pa
 
 from ..errors import DataError, Place, ProgrammingError, listed, suggest
 from ..executor.catalog import StoredVersion
-from ..executor.dataset import Source, classes_of, load, match
+from ..executor.dataset import Source, classes_of, keys_of, load, match
 from ..executor.device import Array
 from ..executor.learn import copied, statistics_of
-from ..executor.skeleton import Tables, run_skeleton
-from ..executor.vocabulary import Keys
+from ..executor.skeleton import Rows, Tables, run_skeleton
+from ..executor.vocabulary import Keys, registered
 from ..parser.statements import Query
 from ..planner.model import DataColumn, Find, Model
 from ..planner.node import Node
+from ..planner.ops import Positions, Take
 from ..planner.skeleton import rows_symbol, table_name
 from ..types import RowSet, Symbol
 from .core import Session
 from .models import sizes_told
 from .predict import without_predict
+from .training_data import check_keys
+
+LEARNED = "mlsql_learned_rows"  # the rows of a relation that are learned from
 
 
 @dataclass
@@ -111,13 +116,28 @@ class RelationReader:
             found[name] = Source(Query(table_name(part.rows), query.place), columns)
         return found
 
-    def learn(self, model: Model, copies: Mapping[str, Source]) -> tuple[dict[str, Keys], dict[str, Array]]:
-        """The classes, vocabularies and statistics of all relations."""
+    def learn(
+        self, model: Model, copies: Mapping[str, Source], found: Rows, kept: Array | None
+    ) -> tuple[dict[str, Keys], dict[str, Array]]:
+        """The classes of all rows; the vocabularies and statistics of those that the kept rows of the select stem from.
+
+        A relation that the select's rows do not stem from one by one, such as a table that is joined, is learned whole.
+        """
+        storage = self.session.storage
         classes: dict[str, Keys] = {}
         fillings: dict[str, Array] = {}
         for name, part in model.parts.items():
-            classes |= classes_of(self.session.storage, copies[name], part)
-            fillings |= statistics_of(self.session.storage, copies[name], part)
+            classes |= classes_of(storage, copies[name], part)
+            table = self.tables.tables[name]
+            if kept is not None and name in model.origins:
+                path = model.origins[name]
+                positions = kept if path is None else positions_of(path, found)[kept]
+                table = table.take(np.unique(positions))
+            with registered(storage, LEARNED, table):
+                source = Source(Query(LEARNED, copies[name].query.place), copies[name].columns)
+                classes |= keys_of(storage, source, part)
+                fillings |= statistics_of(storage, source, part)
+            check_keys(part, classes, self.sources[name].place)
         return classes, fillings
 
     def arrays(
@@ -142,6 +162,14 @@ class RelationReader:
         return found, every
 
 
+def positions_of(path: Node, found: Rows) -> Array:
+    """The positions that a path of Takes leads to."""
+    if isinstance(path, Take):
+        return positions_of(path.x, found)[positions_of(path.index, found)]
+    assert isinstance(path, Positions)
+    return found.arrays[path.name]
+
+
 def used_leaves(model: Model, part: Model, roots: Collection[Node], with_labels: bool) -> dict[str, DataColumn]:
     """The leaves of a relation that some plans read; with the categorical targets, whose classes are to be learned."""
     leaves = {n: leaf for n, leaf in model.leaves(roots).items() if n in part.data}
@@ -157,26 +185,27 @@ def read_relations(
     *,
     version: StoredVersion | None = None,
     learn: bool = False,
+    kept: Callable[[int], Array | None] = lambda rows: None,
     keys: bool = False,
 ) -> RelationRows:
     """Read what some plans need of each relation, run the skeleton, and make arrays of the leaves.
 
     The model is bound again on the way, since what it reads may depend on what its data has told. With ``learn``
-    classes, vocabularies and statistics are learned from these rows, else they are those of ``version``. With
-    ``keys`` outputs that are no numbers are read too.
+    classes, vocabularies and statistics are learned from these rows, those of them that are ``kept`` of so many, else
+    they are those of ``version``. With ``keys`` outputs that are no numbers are read too.
     """
     assert model.skeleton is not None
     with Tables(session.storage) as tables:
         reader = RelationReader(session, tables, sources)
         copies = reader.copy(model, wanted.pick(model), learn)
-        kept = {model.rows.name} if keys and model.keys else set()
-        found = run_skeleton(tables, model.skeleton, kept)
+        asked = {model.rows.name} if keys and model.keys else set()
+        found = run_skeleton(tables, model.skeleton, asked)
         facts = {rows_symbol(name): count for name, count in found.counts.items()}
         facts |= {Symbol(fact): 1 for fact in found.facts}
         classes: Mapping[str, Keys] = version.classes if version else {}
         fillings: Mapping[str, Array] = version.parameters if version else {}
         if learn:
-            classes, fillings = reader.learn(model, copies)
+            classes, fillings = reader.learn(model, copies, found, kept(found.counts.get(model.rows.name, 1)))
         fitted = wanted.bind(facts | sizes_told(classes))
         arrays, leaves = reader.arrays(fitted, copies, wanted.pick(fitted), classes, fillings)
         always = [n for n, leaf in leaves.items() if is_flag(leaf) and arrays[n].all()]

@@ -15,6 +15,7 @@ from ..executor.dataset import (
     balanced_weights,
     check_indexes,
     classes_of,
+    keys_of,
     load,
     match,
     split_positions,
@@ -53,10 +54,9 @@ def used_columns(model: Model) -> dict[str, Column]:
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """Where training reads from, which of its rows it learns from (None: all), and what it learned of them."""
+    """Where training reads from, and what it learned of it before the first step."""
 
     source: Source
-    kept: Array | None
     classes: Mapping[str, Keys]
     fillings: Mapping[str, Array]  # statistics by parameter
     model: Model  # bound with the sizes that the classes tell
@@ -68,35 +68,55 @@ def training_rows(
 ) -> Iterator[TrainingRows]:
     """The rows of TRAIN ... ON, with vocabularies and statistics: those of a known version, else learned from them.
 
-    A model that learns from its data has its columns copied once; all that is learned, and the load, read the copy.
+    A model that is to learn them has its columns copied once, and everything that follows reads the copy.
     """
     assert statement.on is not None
     model = bound(statement, definition, {})
     query = without_predict(session, statement.on)
     source = match(session.storage, query, model, used_columns(model))
-    kept = None
-    with contextlib.ExitStack() as open_until_then:
-        if model.vocabularies or model.statistics:
-            table = copied(session.storage, source, model)
-            check_rows(table.num_rows, query.place)
-            if isinstance(statement.validate, float):
-                kept, _ = split_positions(table.num_rows, statement.validate, seed)
-                check_split(statement, table.num_rows, len(kept))
-            open_until_then.enter_context(registered(session.storage, COPY, table))
-            columns = {name: (name, type_text) for name, (_, type_text) in source.columns.items()}
-            source = Source(Query(COPY, query.place), columns)
+    if known is not None:
+        fillings = {name: known.parameters[name] for name in model.statistics}
+        yield TrainingRows(source, known.classes, fillings, bound(statement, definition, sizes_told(known.classes)))
+        return
+    with contextlib.ExitStack() as copies:
         learned_from = source
-        if kept is not None:
-            open_until_then.enter_context(registered(session.storage, KEPT, table.take(kept)))
-            learned_from = Source(Query(KEPT, query.place), source.columns)
-        classes = dict(known.classes) if known else classes_of(session.storage, learned_from, model)
-        check_keys(model, classes, query.place)
+        if model.vocabularies or model.statistics:
+            source, learned_from = copy_of(session, statement, source, model, seed, copies)
+        keys = keys_of(session.storage, learned_from, model)
+        check_keys(model, keys, query.place)
+        classes = {**classes_of(session.storage, source, model), **keys}
         model = bound(statement, definition, sizes_told(classes))
-        if known:
-            fillings = {name: known.parameters[name] for name in model.statistics}
-        else:
-            fillings = statistics_of(session.storage, learned_from, model)
-        yield TrainingRows(source, kept, classes, fillings, model)
+        yield TrainingRows(source, classes, statistics_of(session.storage, learned_from, model), model)
+
+
+def copy_of(
+    session: Session, statement: Train, source: Source, model: Model, seed: int, copies: contextlib.ExitStack
+) -> tuple[Source, Source]:
+    """A copy of what a model reads of its training table: all rows, and those that VALIDATE does not hold out."""
+    table = copied(session.storage, source, model)
+    place = source.query.place
+    check_rows(table.num_rows, place)
+    columns = {name: (name, type_text) for name, (_, type_text) in source.columns.items()}
+    copies.enter_context(registered(session.storage, COPY, table))
+    every = Source(Query(COPY, place), columns)
+    kept = kept_positions(statement, table.num_rows, seed)
+    if kept is None:
+        return every, every
+    copies.enter_context(registered(session.storage, KEPT, table.take(kept)))
+    return every, Source(Query(KEPT, place), columns)
+
+
+def kept_positions(statement: Train, rows: int, seed: int) -> Array | None:
+    """The rows that are trained on where VALIDATE holds a share out; None: all."""
+    if not isinstance(statement.validate, float):
+        return None
+    kept, held_out = split_positions(rows, statement.validate, seed)
+    if not len(kept) or not len(held_out):
+        raise DataError(
+            f"VALIDATE {statement.validate:g} PERCENT of {rows} rows leaves nothing on one of the sides",
+            place=statement.place,
+        )
+    return kept
 
 
 def check_classes(model: Model, classes: Mapping[str, Keys], place: Place) -> None:
@@ -126,15 +146,6 @@ def check_rows(rows: int, place: Place) -> None:
     """Nothing can be learned from nothing."""
     if rows == 0:
         raise DataError("there are no rows to train on", place=place)
-
-
-def check_split(statement: Train, rows: int, kept: int) -> None:
-    """VALIDATE n PERCENT must leave rows on both sides."""
-    if not 0 < kept < rows:
-        raise DataError(
-            f"VALIDATE {statement.validate:g} PERCENT of {rows} rows leaves nothing on one of the sides",
-            place=statement.place,
-        )
 
 
 def check_keys(model: Model, classes: Mapping[str, Keys], place: Place) -> None:
@@ -212,6 +223,5 @@ def split_rows(
             raise DataError("there are no rows to validate on", place=statement.validate.place)
         check_labels(model, held_out, statement.validate)
         return None, balanced(model, held_out) if CLASS_WEIGHT in dataset.columns else held_out
-    kept, held_out = dataset.split(statement.validate, settings.seed)
-    check_split(statement, dataset.rows, len(kept))
-    return kept, held_out
+    kept_positions(statement, dataset.rows, settings.seed)
+    return dataset.split(statement.validate, settings.seed)

@@ -160,7 +160,8 @@ def check_learnable(model: Model, loss: Node, place: Place) -> None:
     """Training must be able to change the loss."""
     learnable = {p.node for p in model.parameters.values() if not p.frozen}
     if not learnable:
-        why = "all its parameters are FROZEN" if model.parameters else "it has no parameters"
+        declared = [p for p in model.parameters.values() if p.statistic is None]
+        why = "all its parameters are FROZEN" if declared else "it has no parameters"
         raise ProgrammingError(f'there is nothing to train in model "{model.name}": {why}', place=place)
     if learnable.isdisjoint(walk([loss])):
         raise ProgrammingError(f'no parameter of model "{model.name}" reaches what is minimized', place=place)
