@@ -13,12 +13,13 @@ from ..executor.catalog import StoredVersion
 from ..executor.dataset import Source, classes_of, keys_of, load, match
 from ..executor.device import Array
 from ..executor.learn import copied, statistics_of
+from ..executor.load import leaf_arrays
 from ..executor.skeleton import Rows, Tables, run_skeleton
 from ..executor.vocabulary import Keys, registered
 from ..parser.statements import Query
 from ..planner.model import DataColumn, Find, Model
-from ..planner.node import Node
-from ..planner.ops import Positions, Take
+from ..planner.node import Node, walk
+from ..planner.ops import Column, Positions, Take
 from ..planner.skeleton import rows_symbol, table_name
 from ..types import RowSet, Symbol
 from .core import Session
@@ -153,8 +154,12 @@ class RelationReader:
         every: dict[str, DataColumn] = {}
         for name, part in model.parts.items():
             leaves = used_leaves(model, part, roots, False)
+            plain = {n: leaf for n, leaf in leaves.items() if leaf.is_plain}
+            rest = {n: leaf for n, leaf in leaves.items() if not leaf.is_plain}
             try:
-                found |= load(self.session.storage, copies[name], part, leaves, classes, fillings).columns
+                for leaf in plain.values():  # they are there as they are
+                    found |= leaf_arrays(self.tables.tables[name].column(leaf.reads[0]), [leaf], {}, {}, 1)
+                found |= load(self.session.storage, copies[name], part, rest, classes, fillings).columns if rest else {}
             except DataError as problem:
                 problem.at(self.sources[name].place)
                 raise
@@ -167,6 +172,8 @@ def positions_of(path: Node, found: Rows) -> Array:
     if isinstance(path, Take):
         return positions_of(path.x, found)[positions_of(path.index, found)]
     assert isinstance(path, Positions)
+    if path.name not in found.arrays:  # every row stands for the row of its own number
+        return np.arange(found.counts[path.rows.name])
     return found.arrays[path.name]
 
 
@@ -207,13 +214,16 @@ def read_relations(
         if learn:
             classes, fillings = reader.learn(model, copies, found, kept(found.counts.get(model.rows.name, 1)))
         fitted = wanted.bind(facts | sizes_told(classes))
-        arrays, leaves = reader.arrays(fitted, copies, wanted.pick(fitted), classes, fillings)
+        roots = wanted.pick(fitted)
+        arrays, leaves = reader.arrays(fitted, copies, roots, classes, fillings)
+        read = {n.name for n in walk(roots) if isinstance(n, (Column, Positions))}
+        arrays |= {name: array for name, array in found.arrays.items() if name in read}
         always = [n for n, leaf in leaves.items() if is_flag(leaf) and arrays[n].all()]
         facts |= {Symbol(n): 1 for n in always}
         texts = model.keys if keys else {}
         outputs = {name: tables.column(RowSet(model.rows.name), text) for name, text in texts.items()}
     statistics = {n: fillings[n] for part in model.parts.values() for n in part.statistics}
-    return RelationRows(arrays | found.arrays, facts, classes, statistics, outputs)
+    return RelationRows(arrays, facts, classes, statistics, outputs)
 
 
 def is_flag(leaf: DataColumn) -> bool:
