@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import Error, OperationalError
+from ..errors import DataError, Error
 from ..planner.skeleton import Group, Join, Skeleton, Step, Union, at, table_name
 from ..types import Element, RowSet
 from .device import Array
@@ -74,20 +74,28 @@ def table_row() -> str:
 
 
 def run_skeleton(tables: Tables, skeleton: Skeleton, kept: Iterable[str] = ()) -> Rows:
-    """Run the steps one after another. ``kept`` are row sets whose tables are asked for afterwards."""
+    """Run the steps one after another. ``kept`` are row sets whose tables are asked for afterwards.
+
+    Raises an error with the place of the step for what DuckDB cannot compute.
+    """
     found = Rows(counts={name: t.num_rows for name, t in tables.tables.items()})
     for i, step in enumerate(skeleton.steps):
         wanted = {*kept, *(name for later in skeleton.steps[i + 1 :] for name in reads(later))}
         try:
             run_step(step, tables, found, step.rows.name in wanted)
         except Error as problem:
+            problem.message = problem.message.partition("\n\nLINE ")[0].rstrip()  # which draws SQL of ours
             problem.at(step.place)
             raise
-        if not found.counts[step.rows.name]:
-            raise OperationalError(
-                "no row is left here", place=step.place, hint="are the keys of both sides alike, in type and spelling?"
-            )
     return found
+
+
+def check_rows(skeleton: Skeleton, found: Rows) -> None:
+    """Whether there is something to compute with. Raises DataError with the place of a step that leaves no row."""
+    for step in skeleton.steps:
+        if not found.counts[step.rows.name]:
+            hint = "are the keys of both sides alike, in type and spelling?" if isinstance(step, Join) else None
+            raise DataError("no row is left here", place=step.place, hint=hint)
 
 
 @singledispatch

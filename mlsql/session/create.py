@@ -10,6 +10,7 @@ from ..parser.statements import CreateModel, DropModel, RenameModel, RollbackMod
 from ..planner.binder import bind_model
 from ..planner.model import Model
 from .core import Session, runs
+from .relations import check_skeleton
 from .rows import message_rows
 
 
@@ -27,7 +28,12 @@ def create(session: Session, statement: CreateModel) -> Rows:
             hint="CREATE OR REPLACE MODEL drops it with its versions; CREATE MODEL IF NOT EXISTS keeps it",
         )
     definition = with_declared_inputs(session, statement)
-    check_sql(session, bind_model(definition))
+    model = bind_model(definition)
+    for part in model.parts.values():
+        check_sql(session, part)
+    if model.skeleton is not None:
+        check_skeleton(session, model)
+    check_sql(session, model)
     session.catalog.save_model(name, statement.text, definition.text, replace=exists)
     return message_rows(session, f"model {name} {'replaced' if exists else 'created'}")
 

@@ -10,11 +10,11 @@ import pyarrow as pa
 
 from ..errors import DataError, Place, ProgrammingError, listed, suggest
 from ..executor.catalog import StoredVersion
-from ..executor.dataset import Source, classes_of, keys_of, load, match
+from ..executor.dataset import Source, classes_of, keys_of, load, match, quoted, read_type
 from ..executor.device import Array
 from ..executor.learn import copied, statistics_of
 from ..executor.load import leaf_arrays
-from ..executor.skeleton import Rows, Tables, run_skeleton
+from ..executor.skeleton import Rows, Tables, check_rows, run_skeleton
 from ..executor.vocabulary import Keys, registered
 from ..parser.statements import Query
 from ..planner.model import DataColumn, Find, Model
@@ -88,6 +88,18 @@ class Wanted:
 
     bind: Callable[[Mapping[Symbol, int]], Model]
     pick: Callable[[Model], Collection[Node]]
+
+
+def check_skeleton(session: Session, model: Model) -> None:
+    """Whether DuckDB can compute the keys of a model, tried on tables without rows."""
+    assert model.skeleton is not None
+    with Tables(session.storage) as tables:
+        for part in model.parts.values():
+            columns = [f"CAST(NULL AS {read_type(part, n)}) AS {quoted(n)}" for n in part.inputs]
+            tables.add(part.rows, session.storage.query(f"SELECT {', '.join(columns)} WHERE FALSE"))
+        run_skeleton(tables, model.skeleton, [model.rows.name])
+        for text in model.keys.values():
+            tables.column(model.rows, text)
 
 
 class RelationReader:
@@ -207,6 +219,8 @@ def read_relations(
         copies = reader.copy(model, wanted.pick(model), learn)
         asked = {model.rows.name} if keys and model.keys else set()
         found = run_skeleton(tables, model.skeleton, asked)
+        if learn or found.counts.get(model.rows.name, 1):
+            check_rows(model.skeleton, found)
         facts = {rows_symbol(name): count for name, count in found.counts.items()}
         facts |= {Symbol(fact): 1 for fact in found.facts}
         classes: Mapping[str, Keys] = version.classes if version else {}
