@@ -31,9 +31,13 @@ def create(session: Session, statement: CreateModel) -> Rows:
     model = bind_model(definition)
     for part in model.parts.values():
         check_sql(session, part)
-    if model.skeleton is not None:
-        check_skeleton(session, model)
     check_sql(session, model)
+    if model.skeleton is not None:
+        try:
+            check_skeleton(session, model)
+        except Error as problem:
+            problem.at(definition.select.place)
+            raise
     session.catalog.save_model(name, statement.text, definition.text, replace=exists)
     return message_rows(session, f"model {name} {'replaced' if exists else 'created'}")
 
@@ -56,7 +60,7 @@ def with_declared_inputs(session: Session, statement: CreateModel) -> CreateMode
     if statement.input_from is None or statement.input_from_place is None:
         return statement
     query = statement.input_from
-    targets = {d.name.lower() for d in statement.target}
+    targets = {d.name.lower() for d in statement.target if d.relation.lower() == (query.name or "").lower()}
     try:
         described = session.storage.describe(query.text, query.values)
     except Error as problem:
@@ -64,12 +68,12 @@ def with_declared_inputs(session: Session, statement: CreateModel) -> CreateMode
         raise
     columns = [(name, text) for name, text in described if name.lower() not in targets]
     used = [(name, declared_type(session.storage, query, name, text)) for name, text in columns]
-    clause = ", ".join(f'"{name}" {text}' for name, text in used)
+    clause = ", ".join(f"{quoted(name)} {text}" for name, text in used)
     place = statement.input_from_place
-    text = f"{statement.text[: place.start]}INPUT ({clause}){statement.text[place.end :]}"
+    text = f"{statement.text[: place.start]}({clause}){statement.text[place.end :]}"
     [declared] = parse(text)
     assert isinstance(declared, CreateModel)
-    return declared
+    return with_declared_inputs(session, declared)  # of the next relation
 
 
 @runs(DropModel)

@@ -11,23 +11,19 @@ from ...planner.ops import (
     Cast,
     Concat,
     Contract,
-    Counter,
     GroupJoin,
-    Index,
     LogSumExp,
     Max,
     Min,
     Multiply,
     Pad,
     PairDot,
-    Parameter,
     Pick,
     Place,
     Reshape,
     Segment,
     Slice,
     Softmax,
-    State,
     Sum,
     Take,
     Transpose,
@@ -37,6 +33,7 @@ from ...planner.ops.contract import ROW
 from ...types import UNIT
 from ..rule import rule
 from .algebra import MAPS
+from .indexing import changes
 
 ROW_WISE: tuple[type[Node], ...] = (
     *MAPS,
@@ -71,7 +68,7 @@ def take_of_take(node: Node) -> Node | None:
 
 def is_learned(*nodes: Node) -> bool:
     """Whether the values may change from step to step."""
-    return any(isinstance(n, (Parameter, State, Counter, Index)) for n in walk(nodes))
+    return any(changes(n) for n in walk(nodes))
 
 
 @rule(
