@@ -28,7 +28,7 @@ from ..planner.ops import (
     like,
 )
 from ..planner.plan import Plan
-from ..types import Element, TypeProblem
+from ..types import UNIT, Element, RowSet, TypeProblem
 from .gradient import adjoints, zeros
 from .updates import Transform, descend
 
@@ -48,6 +48,32 @@ class Training:
     names: Mapping[Node, str]
 
 
+class Together:
+    """One model for all rows: how the parts of a training plan fit together, and what each is.
+
+    Another layout (see ``per_group.py``) has weights and a loss for every row of ``rows``.
+    """
+
+    rows: RowSet = UNIT  # what has weights of its own
+    step: Node = STEP  # the number of the step, as the update rule counts
+
+    def placed(self, plan: Plan, views: Mapping[Node, Node]) -> Plan:
+        """The plan over the weights, its output "loss" one number for every row of ``rows``."""
+        return plan.replaced(views)
+
+    def minimized(self, loss: Node) -> Node:
+        """The single number of which the gradient is taken."""
+        return loss
+
+    def reported(self, loss: Node) -> Node:
+        """The single number that the log tells."""
+        return loss
+
+    def advanced(self, states: Sequence[Node], updates: Sequence[Node]) -> tuple[list[Node], list[Node]]:
+        """The states of the loop and their next values."""
+        return list(states), list(updates)
+
+
 def training_plan(
     plan: Plan,
     parameters: Sequence[Parameter],
@@ -59,18 +85,21 @@ def training_plan(
     steps: int,
     clip_norm: float | None = None,
     skip_nan: bool = False,
+    layout: Together | None = None,
 ) -> Training:
-    """Plan ``steps`` steps an epoch of ``transform`` on the output "loss" of ``plan``.
+    """Plan ``steps`` steps an epoch of ``transform`` on the output "loss" of ``plan``, one model for all rows unless
+    ``layout`` says otherwise.
 
     Raises TypeProblem if the loss is not a single number or no parameter is left to learn.
     """
     if not parameters:
         raise TypeProblem("the model has no parameter that could be trained", hint="all parameters are FROZEN")
-    spans = flat_spans(parameters)
-    plan = plan.replaced({p: view_of(p, *span) for p, span in spans.items()})
+    layout = layout or Together()
+    spans = flat_spans(parameters, layout.rows)
+    plan = layout.placed(plan, {p: view_of(p, *span) for p, span in spans.items()})
     loss = plan.outputs["loss"]
     weights = list(dict.fromkeys(state for state, _, _ in spans.values()))
-    by_weight, named = flat_gradients(loss, spans, weights)
+    by_weight, named = flat_gradients(layout.minimized(loss), spans, weights)
     if clip_norm:
         by_weight = clip(by_weight, clip_norm)
     update = descend(transform, rate).update
@@ -78,15 +107,17 @@ def training_plan(
     updates: list[Node] = []
     for weight, g in zip(weights, by_weight, strict=True):
         slots: dict[str, Node] = {
-            name: State(name_for(name, weight.element), weight.element, weight.shape) for name in transform.slots
+            name: State(name_for(name, weight.element), weight.element, weight.shape, weight.rows)
+            for name in transform.slots
         }
-        new_weight, new_slots = update(g, weight, slots, STEP)
+        new_weight, new_slots = update(g, weight, slots, layout.step)
         states += [*slots.values(), weight]
         updates += [*(new_slots[name] for name in slots), new_weight]
     if skip_nan:
         finite = Equal(Subtract(loss, loss), like(0, loss))
         updates = [Where(finite, new, old) for new, old in zip(updates, states, strict=True)]
-    iterate = Iterate(solver, epochs, steps, tuple(states), tuple(updates), loss)
+    states, updates = layout.advanced(states, updates)
+    iterate = Iterate(solver, epochs, steps, tuple(states), tuple(updates), layout.reported(loss))
     return Training(iterate, spans, {**named, **plan.names})
 
 
@@ -95,8 +126,8 @@ def name_for(name: str, element: Element) -> str:
     return name if element.name == "FLOAT" else f"{name}_{element.name.lower()}"
 
 
-def flat_spans(parameters: Sequence[Parameter]) -> dict[Parameter, tuple[State, int, int]]:
-    """Where each parameter lies in the flat vector of its element type."""
+def flat_spans(parameters: Sequence[Parameter], rows: RowSet = UNIT) -> dict[Parameter, tuple[State, int, int]]:
+    """Where each parameter lies in the flat vector of its element type; every row of ``rows`` has one of its own."""
     sizes: dict[Element, int] = {}
     starts: dict[Parameter, tuple[int, int]] = {}
     for p in parameters:
@@ -106,7 +137,7 @@ def flat_spans(parameters: Sequence[Parameter]) -> dict[Parameter, tuple[State, 
         start = sizes.get(p.element, 0)
         starts[p] = (start, start + size)
         sizes[p.element] = start + size
-    vectors = {e: State(name_for("weights", e), e, (n,)) for e, n in sizes.items()}
+    vectors = {e: State(name_for("weights", e), e, (n,), rows) for e, n in sizes.items()}
     return {p: (vectors[p.element], *span) for p, span in starts.items()}
 
 
@@ -131,7 +162,7 @@ def flat_gradients(
     flat: list[Node] = []
     for state in weights:
         parts = [
-            broadcast(Reshape(by_parameter[p], (stop - start,)), p.type.with_(shape=(stop - start,)))
+            broadcast(Reshape(by_parameter[p], (stop - start,)), views[p].type.with_(shape=(stop - start,)))
             for p, (s, start, stop) in spans.items()
             if s is state
         ]

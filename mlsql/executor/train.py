@@ -15,7 +15,7 @@ from ..planner.node import Node, walk
 from ..planner.ops import Column, Counter, Index, Parameter, Positions, State
 from ..planner.plan import Plan
 from ..progress import Progress, Standing
-from ..types import RowSet, concrete
+from ..types import UNIT, RowSet, concrete
 from .codegen import generate
 from .device import Array
 from .hoist import hoist
@@ -27,7 +27,8 @@ class LoopPlan:
     """An optimized training plan, ready to run.
 
     ``outputs`` are the loss and the learning rate; ``updates`` the new value of every state. ``index`` picks the rows
-    of a batch from ``table``; None means that every step reads the whole table.
+    of a batch from ``table``; None means that every step reads the whole table. ``beside`` are the indexes that a step
+    takes besides. ``steps`` is the number of steps of an epoch.
     """
 
     loss: Node
@@ -39,12 +40,14 @@ class LoopPlan:
     spans: Mapping[Parameter, tuple[State, int, int]]
     step: Counter
     names: Mapping[Node, str] = field(default_factory=dict)
+    beside: tuple[Index, ...] = ()
+    steps: int = 1
 
     def generated(self) -> tuple[Any, dict[Column, Node]]:
         """The step's program, and the plans of what is computed once before the loop."""
         outputs, fixed = hoist([self.loss, self.rate, *self.updates.values()])
         updates = dict(zip(self.updates, outputs[2:], strict=True))
-        arguments = [self.step] if self.index is None else [self.index, self.step]
+        arguments = [self.step] if self.index is None else [self.index, *self.beside, self.step]
         return generate(outputs[:2], updates=updates, names=self.names, arguments=arguments), fixed
 
 
@@ -130,15 +133,15 @@ class Trainer:
 
     def first_states(self, initial: Mapping[str, Array]) -> dict[State, Array]:
         """Flat vectors with the first weights in place, zeros for what the update rule carries."""
-        states = {s: np.zeros(concrete(s.shape), s.element.storage) for s in self.plan.updates}
+        states = {s: np.zeros((*lead(s), *concrete(s.shape)), s.element.storage) for s in self.plan.updates}
         for parameter, (state, start, stop) in self.plan.spans.items():
-            states[state][start:stop] = initial[parameter.name].reshape(-1)
+            states[state][..., start:stop] = initial[parameter.name].reshape(*lead(state), stop - start)
         return states
 
     def parameters(self) -> dict[str, Array]:
         """The learnable parameters as they are now, as copies."""
         return {
-            p.name: self.states[state][start:stop].reshape(concrete(p.shape)).copy()
+            p.name: self.states[state][..., start:stop].reshape(*lead(state), *concrete(p.shape)).copy()
             for p, (state, start, stop) in self.plan.spans.items()
         }
 
@@ -173,7 +176,7 @@ class Trainer:
             plan = Plan({c.name: n for c, n in fixed.items()})
             read = [n for n in walk(plan.outputs.values()) if isinstance(n, (Column, Positions, Parameter))]
             leaves: dict[Node, Array] = {n: self.column(n) for n in read}
-            values = evaluate(plan, leaves, {self.plan.table: self.table_rows})
+            values = evaluate(plan, leaves, self.row_counts(self.table_rows))
             self.fixed = {c: values[c.name] for c in fixed}
         return Executable(program)
 
@@ -189,8 +192,16 @@ class Trainer:
                 leaf: self.states[leaf] if isinstance(leaf, State) else self.column(leaf)
                 for leaf in self.executable.program.arrays
             }
-            self.frames[rows] = self.executable.bind(arrays, {self.plan.table: self.table_rows, self.plan.batch: rows})
+            self.frames[rows] = self.executable.bind(arrays, self.row_counts(rows))
         return self.frames[rows]
+
+    def row_counts(self, batch: int) -> dict[RowSet, int]:
+        """How many rows each row set has when a step has ``batch``."""
+        return {self.plan.batch: batch, self.plan.table: self.table_rows}
+
+    def rows_of(self, batch: tuple[Any, ...]) -> int:
+        """How many rows a step reads."""
+        return len(batch[0]) if batch else len(self.rows)
 
     def batches(self) -> Iterator[tuple[Any, ...]]:
         """The indexes of each batch of an epoch; one empty tuple when the whole table is a batch."""
@@ -211,7 +222,7 @@ class Trainer:
         total, seen, rate, cut_short = 0.0, 0, 0.0, None
         deadline = math.inf if limits.seconds is None else self.started + limits.seconds
         for batch in self.batches():
-            count = len(batch[0]) if batch else len(self.rows)
+            count = self.rows_of(batch)
             self.step_count += 1
             loss, rate = self.frame(count)(*batch, self.step_count)
             if math.isfinite(loss):
@@ -292,6 +303,11 @@ class Trainer:
             reason,
             self.log,
         )
+
+
+def lead(state: State) -> tuple[int, ...]:
+    """The axis of rows of a state that has them."""
+    return () if state.rows == UNIT else (state.rows.rows or 0,)
 
 
 def validation(plan: Plan, rows: RowSet, columns: Mapping[str, Array]) -> Callable[[Mapping[Node, Array]], float]:

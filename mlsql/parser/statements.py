@@ -107,7 +107,10 @@ class Option:
 
 @dataclass(frozen=True)
 class Train:
-    """``TRAIN model [ON query] [VALIDATE ...] [WEIGHT BY ...] [MINIMIZE ...] [WITH ...] [UNTIL ...] [WITHIN ...]``."""
+    """``TRAIN model [ON query] [PER (...)] [VALIDATE ...] [WEIGHT BY ...] [MINIMIZE ...] [WITH ...] [UNTIL ...] ...``.
+
+    ``per`` are the columns whose values say which group a row belongs to; every group gets parameters of its own.
+    """
 
     model: Name
     on: Query | None
@@ -121,6 +124,7 @@ class Train:
     within_seconds: float | None
     from_scratch: bool
     place: Place
+    per: tuple[Name, ...] = ()
 
 
 @dataclass(frozen=True)

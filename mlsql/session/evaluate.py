@@ -12,13 +12,14 @@ from ..errors import DataError, ProgrammingError, listed, suggest
 from ..executor.catalog import StoredVersion
 from ..executor.dataset import match, quoted
 from ..executor.results import Rows
-from ..parser.statements import Evaluate
+from ..parser.statements import Evaluate, Name
 from ..planner.model import Model
 from ..planner.node import Node, walk
 from ..planner.ops import Column, Pick, Sigmoid, Softmax, Softplus
 from .core import Session, runs
 from .metrics import METRICS, PER_CLASS, RANKED, Metric
-from .predict import as_input, class_type, function_name, input_type, output_type, predictor, without_predict
+from .per_group import groups_of_version, matched
+from .predict import class_type, function_name, output_type, parameter_types, passed, predictor, without_predict
 from .rows import one_row
 
 
@@ -113,7 +114,13 @@ def metrics_sql(
     query = without_predict(session, statement.on)
     source = match(session.storage, query, model, {**model.inputs, task.target.name: task.target})
     function = scoring_function(session, statement, model, version, task)
-    inputs = ", ".join(as_input(quoted(source.columns[n][0]), c.type) for n, c in model.inputs.items())
+    groups = groups_of_version(session, version)
+    columns = {n: quoted(source.columns[n][0]) for n in model.inputs}
+    if groups is not None:
+        described = session.storage.describe(query.text, query.values)
+        matched([Name(c, statement.on.place) for c in groups.columns], described)
+        columns = {c: quoted(c) for c in groups.columns} | columns
+    inputs = ", ".join(passed(columns, model, groups))
     actual = quoted(source.columns[task.target.name][0])
     classes = class_list(version, task)
     judged = "label" if task.kind == "yes/no" else "TRUE"
@@ -180,5 +187,5 @@ def scoring_function(
 
     name = function_name(session, "evaluate", statement.model, version)
     struct = f"STRUCT({', '.join(f'{n} {t}' for n, t in types.items())})"
-    session.storage.function(name, score, [input_type(c.type) for c in model.inputs.values()], struct)
+    session.storage.function(name, score, parameter_types(session, model, version), struct)
     return quoted(name)

@@ -12,6 +12,7 @@ from ..executor.codegen import generate
 from ..executor.dataset import classes_of, match
 from ..executor.results import Rows
 from ..executor.run import evaluate, leaves, resized
+from ..executor.train import LoopPlan
 from ..explain.formula import formula
 from ..explain.gradient import gradient_rows
 from ..explain.listing import listing, number
@@ -27,6 +28,7 @@ from ..types import UNIT, shape_text
 from .core import Session, runs
 from .create import with_declared_inputs
 from .models import parameter_arrays
+from .per_group import group_sizes
 from .predict import ALL_OUTPUTS, asked_for, rewritten, without_predict
 from .rows import lines_rows, table_rows
 from .training_data import class_weighted, split_count, used_columns
@@ -89,28 +91,32 @@ def planned(session: Session, statement: Train) -> tuple[Model, Any, tuple[Step,
             model = class_weighted(model, statement, definition, sizes)
         [(rows,)] = session.storage.rows(f"SELECT count(*) FROM {query.text}", query.values)
     count = split_count(statement, rows)
-    loop, steps = plan_training(model, settings, rows, count, subset=count != rows)
+    sizes_of_groups = None
+    if statement.per and statement.on is not None:
+        sizes_of_groups = group_sizes(session, statement, without_predict(session, statement.on))
+        count = sum(sizes_of_groups)
+    subset = count != rows
+    loop, steps = plan_training(model, settings, rows, count, subset=subset, group_sizes=sizes_of_groups)
     return model, loop, steps, count
 
 
 def explain_train(session: Session, statement: Train) -> Rows:
     """The loop: what is computed once, and in each step the forward pass, the gradient, the update."""
-    _, loop, _, count = planned(session, statement)
+    _, loop, _, _ = planned(session, statement)
     settings = read_settings(statement)
     limits = settings.limits
-    size = loop.batch.rows or 1
-    steps = 1 if loop.index is None else -(-count // size)
     until = f"{limits.epochs} epochs" if limits.epochs else f"{limits.steps} steps in all"
     if statement.until is not None or not (limits.epochs or limits.steps):
         until = "until told to stop" + (f", at most {until}" if limits.epochs or limits.steps else "")
-    head = f"TRAIN {statement.model} WITH {settings.solver.name}: {until}, {steps} steps an epoch, {size} rows a step"
+    head = f"TRAIN {statement.model} WITH {settings.solver.name}: {until}, {pace(loop)}"
     outputs = [loop.loss, loop.rate, *loop.updates.values()]
     nodes = list(walk(outputs))
     moving = [n for n in nodes if n.kind in ("index", "counter", "state")]
     in_loop = depends_on(nodes, moving)
     forward = set(walk([loop.loss]))
     flat = {s.type for s in loop.updates}
-    update = {n for n in nodes if n not in forward and n.type in flat and n.kind == "map"}
+    of_weights = [n for n in nodes if n not in forward and n.type in flat and n.kind == "map"]
+    update = depends_on(nodes, of_weights) - forward
     sections = [
         ("once", [n for n in nodes if n not in in_loop or isinstance(n, State)]),
         ("each step: forward", [n for n in nodes if n in forward and n in in_loop and not isinstance(n, State)]),
@@ -121,6 +127,14 @@ def explain_train(session: Session, statement: Train) -> Rows:
     program, _ = loop.generated()
     tail = f"{number(work)} flops a step; arena {number(program.arena_bytes)} bytes"
     return lines_rows(session, [head, *listing(sections, loop.names), tail])
+
+
+def pace(loop: LoopPlan) -> str:
+    """How many steps an epoch has and how many rows a step reads; of each group, if there are groups."""
+    size = loop.batch.rows or 1
+    groups = next(iter(loop.spans.values()))[0].rows
+    rows = f"{size} rows" if groups == UNIT else f"{size // (groups.rows or 1)} rows of each of {groups.rows} groups"
+    return f"{loop.steps} steps an epoch, {rows} a step"
 
 
 def explain_train_logical(session: Session, statement: Train) -> Rows:

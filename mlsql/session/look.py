@@ -12,6 +12,7 @@ from ..planner.layers import standard_layers
 from ..types import shape_text
 from .core import Session, runs
 from .models import sizes_of
+from .per_group import groups_of_version, label_classes
 from .predict import select
 from .rows import table_rows
 
@@ -69,7 +70,10 @@ def describe(session: Session, statement: DescribeModel) -> Rows:
     for role, columns in (("input", model.inputs), ("target", model.targets)):
         rows += [(role, name, model.type_texts[name], "") for name in columns]
     if version:
-        for column, (type_text, values) in version.classes.items():
+        groups = groups_of_version(session, version)
+        if groups is not None:
+            rows += [("per", c, type_text, f"{len(groups.keys)} groups") for c, type_text in groups.columns.items()]
+        for column, (type_text, values) in label_classes(version).items():
             shown = ", ".join(values[:10]) + (", ..." if len(values) > 10 else "")
             rows.append(("classes", column, type_text, f"{len(values)}: {shown}"))
     for name, p in model.parameters.items():

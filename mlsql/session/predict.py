@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +12,7 @@ import pyarrow as pa
 from ..errors import Error, NotSupportedError, Place, ProgrammingError, listed, suggest
 from ..executor.catalog import StoredVersion
 from ..executor.dataset import class_values, match, quoted
+from ..executor.per_group import GroupPredictor
 from ..executor.predict import Predictor
 from ..executor.results import Rows
 from ..optimizer.stages import optimize
@@ -23,6 +24,7 @@ from ..planner.plan import Plan
 from ..types import Element, Type
 from .core import Session, runs
 from .models import parameter_arrays
+from .per_group import Groups, groups_of_version, matched, predictor_of_groups
 from .rows import message_rows
 
 ALL_OUTPUTS = "*"
@@ -118,19 +120,22 @@ class _Rewriter:
             return self.statement.text[call.place.start : call.place.end]
         model, version = self.trained(call)
         output = asked_for(call, model)
-        if not model.inputs:
+        groups = groups_of_version(self.session, version)
+        if not model.inputs and groups is None:
             return self.constant_call(call, model, version, output)
         if call.is_table:
             return self.table_call(call, model, version)
         function = predict_function(self.session, call, model, version, output)
-        arguments = zip(self.arguments(call, model), model.inputs.values(), strict=True)
-        return f"{function}({', '.join(as_input(a, c.type) for a, c in arguments)})"
+        columns = [] if groups is None else list(groups.columns)
+        return f"{function}({', '.join(passed(self.arguments(call, model, columns), model, groups))})"
 
-    def arguments(self, call: PredictCall, model: Model) -> list[str]:
-        """The arguments in the order of INPUT: as given, by name, or the row's columns of that name."""
+    def arguments(self, call: PredictCall, model: Model, group_columns: Sequence[str]) -> dict[str, str]:
+        """The SQL of every input, and of the columns of PER: as given, by name, or the row's columns of that name."""
         inputs = list(model.inputs)
+        by_lower = {name.lower(): name for name in (*inputs, *group_columns)}
+        by_row = {name: quoted(name) for name in group_columns}
         if not call.arguments:
-            return [quoted(name) for name in inputs]
+            return by_row | {name: quoted(name) for name in inputs}
         positional = [a for a in call.arguments if a.name is None]
         if len(positional) > len(inputs):
             raise ProgrammingError(
@@ -138,14 +143,14 @@ class _Rewriter:
                 place=call.place,
             )
         given = {name: self.argument(a.place) for name, a in zip(inputs, positional, strict=False)}
-        by_lower = {name.lower(): name for name in inputs}
         for a in call.arguments:
             if a.name is None:
                 continue
             name = by_lower.get(a.name.lower())
             if name is None or name in given:
                 problem = "has no input" if name is None else "is given twice the input"
-                hint = (suggest(a.name, inputs) if name is None else None) or f"its inputs are {listed(inputs)}"
+                names = list(by_lower.values())
+                hint = (suggest(a.name, names) if name is None else None) or f"its inputs are {listed(names)}"
                 raise ProgrammingError(f'model "{call.model}" {problem} "{a.name}"', place=a.whole, hint=hint)
             given[name] = self.argument(a.place)
         missing = [name for name in inputs if name not in given]
@@ -153,7 +158,8 @@ class _Rewriter:
             raise ProgrammingError(
                 f'model "{call.model}" takes {len(inputs)} inputs; {listed(missing)} is missing', place=call.place
             )
-        return [given[name] for name in inputs]
+        same = {name: given[by_lower[name.lower()]] for name in group_columns if by_lower[name.lower()] in given}
+        return by_row | given | same
 
     def table_call(self, call: PredictCall, model: Model, version: StoredVersion | None) -> str:
         """PREDICT as a table: the table's columns and the model's."""
@@ -161,15 +167,17 @@ class _Rewriter:
             raise ProgrammingError("PREDICT as a table takes a model and one table or (query)", place=call.place)
         function = predict_function(self.session, call, model, version, ALL_OUTPUTS)
         source = self.argument(call.arguments[0].place).strip()
-        columns_there = self.columns_of(source, call, model)
+        columns_there = self.columns_of(source, call, model, version)
         outputs = {name.lower() for name in model.columns}
         hidden = [quoted(name) for name in columns_there if name.lower() in outputs]  # the model's column wins
         shown = f"* EXCLUDE ({', '.join(hidden)})" if hidden else "*"
-        columns = ", ".join(as_input(f"{SOURCE}.{quoted(n)}", c.type) for n, c in model.inputs.items())
+        groups = groups_of_version(self.session, version)
+        names = [*model.inputs, *(groups.columns if groups else ())]
+        columns = ", ".join(passed({n: f"{SOURCE}.{quoted(n)}" for n in names}, model, groups))
         inner = f"SELECT {shown}, {function}({columns}) AS {OUTPUTS} FROM {source} AS {SOURCE}"
         return f"(SELECT * EXCLUDE ({OUTPUTS}), unnest({OUTPUTS}) FROM ({inner}))"
 
-    def columns_of(self, source: str, call: PredictCall, model: Model) -> list[str]:
+    def columns_of(self, source: str, call: PredictCall, model: Model, version: StoredVersion | None) -> list[str]:
         """The table's columns, checked to hold the model's inputs.
 
         Empty where the table cannot be looked at by itself (a CTE, a row of a table before it): DuckDB will say.
@@ -180,6 +188,9 @@ class _Rewriter:
         except Error:
             return []
         match(self.session.storage, query, model, model.inputs)
+        groups = groups_of_version(self.session, version)
+        if groups is not None:
+            matched([Name(c, query.place) for c in groups.columns], described)
         return [name for name, _ in described]
 
     def constant_call(self, call: PredictCall, model: Model, version: StoredVersion | None, output: str) -> str:
@@ -228,7 +239,7 @@ def predict_function(
         values = run(*columns)
         return pa.StructArray.from_arrays([values[n] for n in wanted], wanted)
 
-    parameters = [input_type(c.type) for c in model.inputs.values()]
+    parameters = parameter_types(session, model, version)
     struct = f"STRUCT({', '.join(f'{quoted(n)} {t}' for n, t in zip(wanted, types, strict=True))})"
     all_of_them = output == ALL_OUTPUTS
     session.storage.function(name, every if all_of_them else one, parameters, struct if all_of_them else types[0])
@@ -249,22 +260,21 @@ def function_name(session: Session, what: str, model: Name, version: StoredVersi
     return f"mlsql {what} {model} {output} {digest} {session.number}".lower()
 
 
-def predictor(session: Session, model: Model, version: StoredVersion | None, wanted: Sequence[str]) -> Predictor:
+def predictor(
+    session: Session, model: Model, version: StoredVersion | None, wanted: Sequence[str]
+) -> Predictor | GroupPredictor:
     """The forward plan of some columns of a model, optimized, with its parameters."""
     plan = forward_plan(model, wanted)
+    groups = groups_of_version(session, version)
+    arrays = parameter_arrays(model, version)
     classes = {
         n: class_values(session.storage, version.classes[node.type.element.column])
         for n, node in plan.outputs.items()
         if version and node.type.element.column
     }
-    return Predictor(
-        plan,
-        model.rows,
-        list(model.inputs.values()),
-        parameter_arrays(model, version),
-        classes,
-        session.null_prediction,
-    )
+    inputs = list(model.inputs.values())
+    one = Predictor(plan, model.rows, inputs, arrays, classes, session.null_prediction)
+    return one if groups is None else predictor_of_groups(one, plan, model, groups, arrays)
 
 
 def forward_plan(model: Model, wanted: Sequence[str]) -> Plan:
@@ -280,6 +290,18 @@ def input_type(type: Type) -> str:
 def as_input(text: str, type: Type) -> str:
     """An argument in the type that the function takes, as an INSERT would convert it."""
     return f"CAST({text} AS {input_type(type)})"
+
+
+def passed(sql: Mapping[str, str], model: Model, groups: Groups | None) -> list[str]:
+    """The arguments of a model's function, given the SQL of each: the inputs, and the key of the row's group."""
+    inputs = [as_input(sql[name], column.type) for name, column in model.inputs.items()]
+    return inputs if groups is None else [*inputs, groups.key(sql)]
+
+
+def parameter_types(session: Session, model: Model, version: StoredVersion | None) -> list[str]:
+    """The SQL types of what ``passed`` gives."""
+    inputs = [input_type(c.type) for c in model.inputs.values()]
+    return inputs if groups_of_version(session, version) is None else [*inputs, "VARCHAR"]
 
 
 def output_type(type: Type, classes: str) -> str:

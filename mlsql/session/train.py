@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from ..executor.catalog import StoredVersion, TrainingRun
+from ..executor.catalog import TrainingRun
 from ..executor.dataset import Dataset
 from ..executor.device import Array
 from ..executor.initialize import draw
+from ..executor.per_group import GroupTrainer
 from ..executor.results import Rows
 from ..executor.train import Diverged, LoopPlan, Outcome, Trainer, validation
 from ..optimizer.stages import optimize, simplify
@@ -19,6 +21,16 @@ from ..planner.node import Node
 from ..planner.plan import Plan
 from ..types import RowSet
 from .core import Session, runs
+from .per_group import (
+    ByGroup,
+    check_same,
+    first_by_group,
+    group_rows,
+    groups_of_version,
+    known_before,
+    label_classes,
+    validator_of_groups,
+)
 from .rows import one_row
 from .training_data import check_labels, load_data, split_rows, with_class_weight
 from .training_plan import Settings, batch_leaves, bound, parameter_views, plan_training, read_settings
@@ -36,6 +48,7 @@ class Prepared:
     held_out: Dataset | None
     loop: LoopPlan
     first: Mapping[str, Array]  # where the parameters start
+    by_group: ByGroup | None = None  # what PER adds
 
 
 @runs(Train)
@@ -73,22 +86,29 @@ def prepare(session: Session, statement: Train) -> Prepared:
     settings = read_settings(statement)
     model = bound(statement, definition, {})
     warm = None if statement.from_scratch else session.models.version(statement.model)
-    dataset, classes = load_data(session, statement, model, warm.classes if warm else {})
+    before = groups_of_version(session, warm)
+    check_same(statement, warm, before)
+    dataset, classes, groups = load_data(session, statement, model, label_classes(warm))
     sizes = {classes_symbol(c): len(values) for c, (_, values) in classes.items()}
     model = bound(statement, definition, sizes)
     if settings.options["class_weight"]:
-        model, dataset = with_class_weight(model, dataset, statement, definition, sizes)
+        model, dataset = with_class_weight(model, dataset, statement, definition, sizes, groups)
     check_labels(model, dataset, statement.on)
-    train_rows, held_out = split_rows(session, statement, settings, model, dataset, classes)
+    train_rows, held_out = split_rows(session, statement, settings, model, dataset, classes, groups)
     count = dataset.rows if train_rows is None else len(train_rows)
-    loop, _ = plan_training(model, settings, dataset.rows, count, subset=train_rows is not None)
-    first = first_values(model, warm, settings.seed)
-    return Prepared(model, settings, dataset, classes, train_rows, held_out, loop, first)
+    by_group = group_rows(statement, dataset, train_rows, groups)
+    sizes_of_groups = by_group.sizes if by_group else None
+    subset = train_rows is not None
+    loop, _ = plan_training(model, settings, dataset.rows, count, subset=subset, group_sizes=sizes_of_groups)
+    first = first_values(model, known_before(model, warm, before), settings.seed)
+    if groups is not None:
+        first = first_by_group(first, model, groups, warm, before)
+        classes |= groups.classes
+    return Prepared(model, settings, dataset, classes, train_rows, held_out, loop, first, by_group)
 
 
-def first_values(model: Model, current: StoredVersion | None, seed: int) -> dict[str, Array]:
-    """Where training starts: at the current version, else at values drawn from the seed."""
-    known = current.parameters if current else {}
+def first_values(model: Model, known: Mapping[str, Array], seed: int) -> dict[str, Array]:
+    """Where training starts: at the values that are known, else at values drawn from the seed."""
     return {name: known[name] if name in known else draw(p, seed) for name, p in model.parameters.items()}
 
 
@@ -99,13 +119,13 @@ def run(session: Session, statement: Train, prepared: Prepared) -> Outcome:
     """Run the loop. A run that diverges or is interrupted is recorded, and the current version stays."""
     settings, model = prepared.settings, prepared.model
     constants: dict[Node, Array] = {p.node: prepared.first[n] for n, p in model.parameters.items()}
-    trainer = Trainer(
+    kind, its_rows = trainer_of(prepared)
+    trainer = kind(
         prepared.loop,
         prepared.dataset.columns,
         prepared.first,
         constants,
-        rows=prepared.train_rows,
-        batch_size=None if settings.full_batch else settings.options["batch_size"],
+        **its_rows,
         shuffle=settings.options["shuffle"],
         seed=settings.seed,
         stop_on_nan=settings.options["on_nan"] == "stop",
@@ -128,6 +148,15 @@ def run(session: Session, statement: Train, prepared: Prepared) -> Outcome:
             session.progress.stop()
 
 
+def trainer_of(prepared: Prepared) -> tuple[Callable[..., Trainer], dict[str, Any]]:
+    """What runs the loop, and the options that tell it which rows a step reads."""
+    settings, by_group = prepared.settings, prepared.by_group
+    if by_group is not None:
+        return GroupTrainer, {"groups": by_group.rows, "width": settings.width(by_group.sizes)}
+    batch_size = None if settings.full_batch else settings.options["batch_size"]
+    return Trainer, {"rows": prepared.train_rows, "batch_size": batch_size}
+
+
 def validator(prepared: Prepared) -> Callable[[Mapping[Node, Array]], float] | None:
     """The loss on the held-out rows as a function of the states."""
     if prepared.held_out is None:
@@ -136,6 +165,8 @@ def validator(prepared: Prepared) -> Callable[[Mapping[Node, Array]], float] | N
     assert model.loss is not None
     rows = RowSet("held_out", prepared.held_out.rows)
     simplified = simplify(Plan({"loss": model.loss}, model.names)).plan
+    if prepared.by_group is not None:
+        return validator_of_groups(model, simplified, prepared.loop, prepared.held_out, prepared.by_group.groups)
     plan = simplified.replaced(batch_leaves(model, simplified, rows, rows, None))
     plan = plan.replaced(parameter_views(prepared.loop))
     return validation(optimize(plan).plan, rows, prepared.held_out.columns)

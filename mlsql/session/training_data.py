@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import DataError, ProgrammingError
-from ..executor.dataset import Dataset, balanced_weights, check_indexes, classes_of, load, match
+from ..executor.dataset import Dataset, Source, balanced_weights, check_indexes, classes_of, load, match
 from ..executor.device import Array
 from ..executor.load import UnknownLabel
+from ..executor.per_group import balanced_by_group, split_by_group
 from ..parser.statements import CreateModel, Query, Train
 from ..planner.binder import bind_model
 from ..planner.model import Model
@@ -16,6 +17,7 @@ from ..planner.ops import Column
 from ..planner.plan import Plan
 from ..types import FLOAT
 from .core import Session
+from .per_group import Groups, groups_of_rows
 from .predict import without_predict
 from .training_plan import Settings
 
@@ -32,18 +34,21 @@ def used_columns(model: Model) -> dict[str, Column]:
 
 def load_data(
     session: Session, statement: Train, model: Model, known: Mapping[str, tuple[str, list[str]]]
-) -> tuple[Dataset, dict[str, tuple[str, list[str]]]]:
-    """The training rows and the classes of categorical targets, those of the current version if there is one."""
+) -> tuple[Dataset, dict[str, tuple[str, list[str]]], Groups | None]:
+    """The training rows, the classes of categorical targets (those of the current version if there is one), and the
+    groups of PER if it is there."""
     if statement.on is None:
-        return Dataset({}, 1), {}
+        return Dataset({}, 1), {}, None
     wanted = used_columns(model)
-    source = match(session.storage, without_predict(session, statement.on), model, wanted)
+    query = without_predict(session, statement.on)
+    source = match(session.storage, query, model, wanted)
+    groups = groups_of_rows(session, statement.per, query)
     classes = dict(known) or classes_of(session.storage, source, model)
     for name, (_, values) in classes.items():
         if len(values) == 1:
             raise DataError(f'column "{name}" has only one class, "{values[0]}"', place=statement.on.place)
     try:
-        dataset = load(session.storage, source, wanted, classes)
+        dataset = load_rows(session, source, wanted, classes, groups)
     except DataError as problem:
         if known and isinstance(problem, UnknownLabel):
             problem.hint = f"TRAIN {statement.model} ... FROM SCRATCH learns the classes anew"
@@ -51,7 +56,20 @@ def load_data(
         raise
     if dataset.rows == 0:
         raise DataError("there are no rows to train on", place=statement.on.place)
-    return dataset, classes
+    return dataset, classes, groups
+
+
+def load_rows(
+    session: Session,
+    source: Source,
+    wanted: Mapping[str, Column],
+    classes: Mapping[str, tuple[str, list[str]]],
+    groups: Groups | None,
+) -> Dataset:
+    """The wanted columns of the rows, and the number of each row's group where there are groups."""
+    if groups is not None:
+        source, wanted, classes = groups.read(source, wanted, classes)
+    return load(session.storage, source, wanted, classes)
 
 
 def check_labels(model: Model, dataset: Dataset, query: Query | None) -> None:
@@ -64,11 +82,16 @@ def check_labels(model: Model, dataset: Dataset, query: Query | None) -> None:
 
 
 def with_class_weight(
-    model: Model, dataset: Dataset, statement: Train, definition: CreateModel, sizes: Mapping[Any, int]
+    model: Model,
+    dataset: Dataset,
+    statement: Train,
+    definition: CreateModel,
+    sizes: Mapping[Any, int],
+    groups: Groups | None,
 ) -> tuple[Model, Dataset]:
     """The model with rows weighted so that every class counts the same, and its rows with their weights."""
     weighted = class_weighted(model, statement, definition, sizes)
-    return weighted, balanced(weighted, dataset)
+    return weighted, balanced(weighted, dataset, groups)
 
 
 def class_weighted(model: Model, statement: Train, definition: CreateModel, sizes: Mapping[Any, int]) -> Model:
@@ -81,10 +104,12 @@ def class_weighted(model: Model, statement: Train, definition: CreateModel, size
     return bind_model(definition, sizes, minimize=statement.minimize, weight=weight)
 
 
-def balanced(model: Model, dataset: Dataset) -> Dataset:
-    """The rows with a weight each so that every class that occurs counts the same."""
+def balanced(model: Model, dataset: Dataset, groups: Groups | None) -> Dataset:
+    """The rows with a weight each so that every class that occurs, in their group where there are groups, counts the
+    same."""
     [label] = [n for n, c in model.targets.items() if c.type.element.kind in ("category", "integer", "boolean")]
-    weights = balanced_weights(dataset.columns[label])
+    labels = dataset.columns[label]
+    weights = balanced_weights(labels) if groups is None else balanced_by_group(labels, dataset.columns[groups.name])
     return Dataset({**dataset.columns, CLASS_WEIGHT: weights}, dataset.rows)
 
 
@@ -95,7 +120,13 @@ def split_count(statement: Train, rows: int) -> int:
 
 
 def split_rows(
-    session: Session, statement: Train, settings: Settings, model: Model, dataset: Dataset, classes: Mapping[str, Any]
+    session: Session,
+    statement: Train,
+    settings: Settings,
+    model: Model,
+    dataset: Dataset,
+    classes: Mapping[str, Any],
+    groups: Groups | None,
 ) -> tuple[Array | None, Dataset | None]:
     """The rows to train on (None: all) and the rows that VALIDATE holds out."""
     if statement.validate is None:
@@ -104,15 +135,19 @@ def split_rows(
         wanted = used_columns(model)
         source = match(session.storage, without_predict(session, statement.validate), model, wanted)
         try:
-            held_out = load(session.storage, source, wanted, classes)
+            held_out = load_rows(session, source, wanted, classes, groups)
         except DataError as problem:
             problem.at(statement.validate.place)
             raise
         if held_out.rows == 0:
             raise DataError("there are no rows to validate on", place=statement.validate.place)
         check_labels(model, held_out, statement.validate)
-        return None, balanced(model, held_out) if CLASS_WEIGHT in dataset.columns else held_out
-    kept, held_out = dataset.split(statement.validate, settings.seed)
+        return None, balanced(model, held_out, groups) if CLASS_WEIGHT in dataset.columns else held_out
+    if groups is None:
+        kept, held_out = dataset.split(statement.validate, settings.seed)
+    else:
+        numbers = dataset.columns[groups.name]
+        kept, held_out = split_by_group(dataset, numbers, len(groups.keys), statement.validate, settings.seed)
     if not len(kept) or not held_out.rows:
         raise DataError(
             f"VALIDATE {statement.validate:g} PERCENT of {dataset.rows} rows leaves nothing on one of the sides",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..autodiff.options import ALL, find_solver, read_options
+from ..autodiff.per_group import PerGroup
 from ..autodiff.schedules import learning_rate
 from ..autodiff.training import STEP, training_plan, view_of
 from ..autodiff.updates import Solver
@@ -22,6 +23,7 @@ from ..planner.node import Node, walk
 from ..planner.ops import Column, Count, Counter, Index, State, Take
 from ..planner.plan import Plan
 from ..types import BOOLEAN, UNIT, RowSet, TypeProblem
+from .per_group import group_layout
 
 DEFAULT_EPOCHS = 10
 MAX_EPOCHS = 10_000  # of a run that only UNTIL would end
@@ -41,6 +43,11 @@ class Settings:
     def full_batch(self) -> bool:
         return str(self.options["batch_size"]).upper() == ALL
 
+    def width(self, group_sizes: Sequence[int]) -> int:
+        """The slots that each group of PER has in a step: a batch, or as many as the largest group has rows."""
+        largest = max(group_sizes)
+        return largest if self.full_batch else min(int(self.options["batch_size"]), largest)
+
     @property
     def seed(self) -> int:
         return int(self.options["seed"])
@@ -56,6 +63,9 @@ def bound(statement: Train, definition: CreateModel, sizes: Mapping[Any, int]) -
             hint="TRAIN ... MINIMIZE <aggregate expression>, or MINIMIZE in CREATE MODEL",
         )
     check_learnable(model, model.loss, statement.model.place)
+    if statement.per and statement.on is None:
+        place = statement.per[0].place
+        raise ProgrammingError("PER needs rows", place=place, hint=f"TRAIN {statement.model} ON <table>")
     if statement.on is None and (model.inputs or model.targets):
         raise ProgrammingError("TRAIN needs rows", place=statement.place, hint=f"TRAIN {statement.model} ON <table>")
     if statement.on is not None and model.rows == UNIT and not model.targets:
@@ -89,27 +99,33 @@ def until_condition(until: Expression, validates: bool) -> Callable[[Mapping[str
 
 
 def plan_training(
-    model: Model, settings: Settings, table_rows: int, train_count: int, *, subset: bool
+    model: Model,
+    settings: Settings,
+    table_rows: int,
+    train_count: int,
+    *,
+    subset: bool,
+    group_sizes: Sequence[int] | None = None,
 ) -> tuple[LoopPlan, tuple[Step, ...]]:
-    """The loop over batches: the loss simplified, differentiated, updated, and optimized as one plan."""
+    """The loop over batches: the loss simplified, differentiated, updated, and optimized as one plan.
+
+    With ``group_sizes``, the rows of every group of PER, there is a model for each group.
+    """
     assert model.loss is not None
     o = settings.options
-    table = RowSet("table", table_rows) if model.rows != UNIT else UNIT
-    whole = (settings.full_batch and not subset) or model.rows == UNIT
-    size = train_count if settings.full_batch else min(o["batch_size"], train_count)
-    batch = table if whole else RowSet("batch", size)
-    index = None if whole else Index(batch, table)
     simplified = simplify(Plan({**model.columns, "loss": model.loss}, model.names), wanted=["loss"])
-    plan = simplified.plan.replaced(batch_leaves(model, simplified.plan, table, batch, index))
-    per_epoch = 1 if whole else -(-train_count // size)
-    total = settings.limits.steps or (settings.limits.epochs or DEFAULT_EPOCHS) * per_epoch
+    if group_sizes is None:
+        rows = rows_of_step(model, settings, simplified.plan, table_rows, train_count, subset)
+    else:
+        rows = rows_of_groups(model, settings, simplified.plan, table_rows, group_sizes)
+    total = settings.limits.steps or (settings.limits.epochs or DEFAULT_EPOCHS) * rows.per_epoch
     rate = learning_rate(o["learning_rate"], o["schedule"], o["warmup_steps"], total, STEP)
     learnable = [p.node for p in model.parameters.values() if not p.frozen]
     try:
         training = training_plan(
-            plan, learnable, settings.solver.build(o), rate,
-            solver=settings.solver.name, epochs=settings.limits.epochs or 0, steps=per_epoch,
-            clip_norm=o["clip_norm"], skip_nan=o["on_nan"] == "skip",
+            rows.plan, learnable, settings.solver.build(o), rate,
+            solver=settings.solver.name, epochs=settings.limits.epochs or 0, steps=rows.per_epoch,
+            clip_norm=o["clip_norm"], skip_nan=o["on_nan"] == "skip", layout=rows.layout,
         )  # fmt: skip
     except TypeProblem as problem:
         problem.at(settings.place)
@@ -119,8 +135,52 @@ def plan_training(
     optimized = optimize(Plan(outputs, training.names))
     best = list(optimized.plan.outputs.values())
     updates = {s: n for s, n in zip(iterate.states, best[2:], strict=True) if isinstance(s, State)}
-    loop = LoopPlan(best[0], best[1], updates, table, batch, index, training.spans, STEP, optimized.plan.names)
+    index, *beside = rows.indexes or (None,)
+    loop = LoopPlan(
+        best[0], best[1], updates, rows.table, rows.batch, index, training.spans, STEP, optimized.plan.names,
+        tuple(beside), rows.per_epoch,
+    )  # fmt: skip
     return loop, (*simplified.steps, *optimized.steps)
+
+
+@dataclass(frozen=True)
+class StepRows:
+    """The rows that a step reads, and the plan of the loss over them.
+
+    ``indexes`` pick them from ``table`` anew at every step; none where every step reads the same. With ``layout`` the
+    plan is still to be laid out by groups.
+    """
+
+    plan: Plan
+    table: RowSet
+    batch: RowSet
+    indexes: tuple[Index, ...]
+    per_epoch: int
+    layout: PerGroup | None = None
+
+
+def rows_of_step(
+    model: Model, settings: Settings, plan: Plan, table_rows: int, train_count: int, subset: bool
+) -> StepRows:
+    """Batches of the table, or the whole table at every step."""
+    table = RowSet("table", table_rows) if model.rows != UNIT else UNIT
+    if (settings.full_batch and not subset) or model.rows == UNIT:
+        return StepRows(plan.replaced(batch_leaves(model, plan, table, table, None)), table, table, (), 1)
+    size = train_count if settings.full_batch else min(settings.options["batch_size"], train_count)
+    batch = RowSet("batch", size)
+    index = Index(batch, table)
+    plan = plan.replaced(batch_leaves(model, plan, table, batch, index))
+    return StepRows(plan, table, batch, (index,), -(-train_count // size))
+
+
+def rows_of_groups(
+    model: Model, settings: Settings, plan: Plan, table_rows: int, group_sizes: Sequence[int]
+) -> StepRows:
+    """As many rows of every group, or all of them at every step."""
+    table, width = RowSet("table", table_rows), settings.width(group_sizes)
+    in_batches = not settings.full_batch
+    layout, indexes = group_layout(model, plan, table, group_sizes, width, in_batches=in_batches)
+    return StepRows(plan, table, layout.blocks.slots, indexes, -(-max(group_sizes) // width), layout)
 
 
 def check_learnable(model: Model, loss: Node, place: Place) -> None:

@@ -42,7 +42,7 @@ from .map import (
     like,
 )
 from .reduce import Argmax, Broadcast, LogSumExp, Max, Min, Softmax, Sum, broadcast, mean, one, sum_to
-from .shape import Concat, Pad, Reshape, Slice, Transpose, drop_axis, int_size, stack
+from .shape import Concat, Pad, Regroup, Reshape, Slice, Transpose, drop_axis, int_size, regroup, stack
 from .take import Pick, Place, Segment, Take
 
 __all__ = [
@@ -87,6 +87,7 @@ __all__ = [
     "Place",
     "Positions",
     "Power",
+    "Regroup",
     "Reshape",
     "Segment",
     "Sigmoid",
@@ -114,6 +115,7 @@ __all__ = [
     "matmul",
     "mean",
     "one",
+    "regroup",
     "stack",
     "sum_to",
     "with_rows",
