@@ -135,13 +135,13 @@ class Trainer:
         """Flat vectors with the first weights in place, zeros for what the update rule carries."""
         states = {s: np.zeros((*lead(s), *concrete(s.shape)), s.element.storage) for s in self.plan.updates}
         for parameter, (state, start, stop) in self.plan.spans.items():
-            states[state][..., start:stop] = initial[parameter.name].reshape(*lead(state), stop - start)
+            states[state][..., start:stop] = initial[parameter.name].reshape((*lead(state), stop - start))
         return states
 
     def parameters(self) -> dict[str, Array]:
         """The learnable parameters as they are now, as copies."""
         return {
-            p.name: self.states[state][..., start:stop].reshape(*lead(state), *concrete(p.shape)).copy()
+            p.name: self.states[state][..., start:stop].reshape((*lead(state), *concrete(p.shape))).copy()
             for p, (state, start, stop) in self.plan.spans.items()
         }
 
