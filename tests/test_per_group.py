@@ -214,6 +214,16 @@ def test_a_group_that_diverges_can_be_left_where_it_was() -> None:
     assert np.any(found["prediction.bias"][0] != 0) and np.all(found["prediction.bias"][1] == 0)
 
 
+def test_one_large_group_does_not_fill_the_memory() -> None:
+    con = connected(LINE, table((9000,)))
+    con.execute("UPDATE t SET g = row + 1 WHERE row < 6000")
+    with pytest.raises(mlsql.NotSupportedError, match="6001 groups 3000 slots") as problem:
+        con.execute("TRAIN m ON t PER (g) WITH GD (epochs = 1)")
+    assert problem.value.place is not None
+    [row] = con.execute("TRAIN m ON t PER (g) WITH SGD (batch_size = 500, epochs = 1)").fetchall()
+    assert row[4:6] == (6, 9000)
+
+
 # -- going on ----------------------------------------------------------------------------------------------------------
 
 
@@ -230,6 +240,24 @@ def test_training_goes_on_group_by_group() -> None:
     np.testing.assert_array_equal(found["prediction.weight"][0], twice["prediction.weight"][1])
     con.execute(f"TRAIN m ON (SELECT * FROM t WHERE g = 2) FROM SCRATCH {clauses}")
     np.testing.assert_allclose(found["prediction.weight"][1], learned(con)["prediction.weight"], rtol=1e-5)
+
+
+def test_keys_tell_values_apart() -> None:
+    """NULL and 'NULL', texts with brackets and commas, other columns' values: each combination is a group."""
+    con = mlsql.connect(progress=False)
+    texts = "(NULL, 1), ('NULL', 2), ('', 3), ('a, b', 4), ('(a', 5), ('it''s', 6), (' a', 7), ('a', 8)"
+    days = "(DATE '2026-01-01', 0), (NULL, 100)"
+    con.execute(f"CREATE TABLE t AS SELECT g, day, y + m AS y FROM (VALUES {texts}) v(g, y), (VALUES {days}) w(day, m)")
+    con.execute(
+        "CREATE MODEL m PARAMETERS (level FLOAT INIT 0) TARGET (y FLOAT) AS SELECT level AS prediction "
+        "MINIMIZE AVG((prediction - y) ** 2)"
+    )
+    con.execute(
+        "TRAIN m ON (SELECT g, day, y + more AS y FROM t) PER (g, day) WITH GD (learning_rate = 0.5, epochs = 1)"
+    )
+    found = con.execute("SELECT PREDICT(m), y + more FROM t").fetchall()
+    assert len(found) == 16
+    assert all(p == pytest.approx(y) for p, y in found)
 
 
 def test_groups_start_from_a_version_of_all_rows() -> None:

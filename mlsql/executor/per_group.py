@@ -57,20 +57,26 @@ def balanced_by_group(labels: Array, numbers: Array) -> Array:
     return weights
 
 
-def filled(rows: Sequence[Array], slots: int) -> tuple[Array, Array]:
-    """The row in each of ``slots`` slots of every group, and whether the slot counts: two arrays (groups, slots)."""
-    sizes = np.array([len(r) for r in rows])
-    starts = np.cumsum(sizes) - sizes
-    place = np.arange(slots)
-    real = place < sizes[:, None]
-    everything = np.append(np.concatenate(rows), 0)  # a group without rows finds something to read, too
-    return everything[starts[:, None] + np.where(real, place, 0)], real.astype(np.int64)
+class Slots:
+    """The rows of groups, seen as slots: a group of n rows fills its first n, and repeats a row of its own behind."""
+
+    def __init__(self, rows: Sequence[Array]) -> None:
+        self.sizes = np.array([len(r) for r in rows])
+        self.starts = np.cumsum(self.sizes) - self.sizes
+        self.everything = np.append(np.concatenate(rows), 0)  # a group without rows finds something to read, too
+
+    def window(self, first: int, width: int) -> tuple[Array, Array]:
+        """The row in each of ``width`` slots from ``first`` on, and whether the slot counts, group after group."""
+        place = np.arange(first, first + width)
+        real = place < self.sizes[:, None]
+        rows = self.everything[self.starts[:, None] + np.where(real, place, 0)]
+        return rows.reshape(-1), real.astype(np.int64).reshape(-1)
 
 
 def positions(rows: Sequence[Array], width: int) -> dict[str, Array]:
     """The positions that a plan by groups reads, by name, where ``width`` slots a group hold all its rows."""
-    slots, real = filled(rows, width)
-    return {SLOTS: slots.reshape(-1), REAL: real.reshape(-1), NUMBERS: np.arange(len(rows))}
+    slots, real = Slots(rows).window(0, width)
+    return {SLOTS: slots, REAL: real, NUMBERS: np.arange(len(rows))}
 
 
 def known_counts(nodes: Sequence[Node]) -> dict[RowSet, int]:
@@ -127,10 +133,9 @@ class GroupTrainer(Trainer):
             return
         shuffled = zip(self.streams, self.groups, strict=True)
         order = [stream.permutation(rows) for stream, rows in shuffled] if self.shuffle else self.groups
-        steps = self.steps_per_epoch
-        slots, real = (a.reshape(len(order), steps, self.width) for a in filled(order, steps * self.width))
-        for step in range(steps):
-            yield slots[:, step].reshape(-1), real[:, step].reshape(-1)
+        slots = Slots(order)
+        for step in range(self.steps_per_epoch):
+            yield slots.window(step * self.width, self.width)
 
 
 def group_validation(
@@ -201,7 +206,7 @@ class GroupPredictor:
 
 
 class _ByNumber(Predictor):
-    """A predictor whose last input is the number of the row's group.
+    """A predictor whose last input is the number of the row's group. It has no plan of its own but two predictors.
 
     Rows are predicted group by group, each with its group's parameters, or all at once with every row reading its
     own: whichever is faster for the groups and the parameters of a chunk.

@@ -1,7 +1,8 @@
 """PER: the groups of a training run, of a version, and the text by which a row's group is known.
 
-A group is a combination of the columns' values, NULL included, as GROUP BY has it. Its key is the text of a struct of
-these values; the keys of a version, sorted by the values, are kept with its classes, under the struct's SQL type.
+A group is a combination of the columns' values, NULL included, as GROUP BY has it. Its key is the text of the row of
+these values, such as ``(north, 1)``; the keys of a version, sorted by the values, are kept with its classes, under the
+SQL type of a struct of the columns.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from ..autodiff.per_group import Blocks, PerGroup, gathered
 from ..autodiff.training import view_of
-from ..errors import DataError, NotSupportedError, ProgrammingError, suggest
+from ..errors import DataError, NotSupportedError, Place, ProgrammingError, suggest
 from ..executor.catalog import StoredVersion
 from ..executor.dataset import Classes, Dataset, Source, quoted
 from ..executor.device import Array
@@ -38,6 +39,7 @@ from ..types import BIGINT, RowSet, category
 from .core import Session
 
 PADDING = RowSet("padding", 2)  # 0: the slot does not count, 1: it holds a row
+MOST_SLOTS, MOST_PADDING = 10_000_000, 10  # beyond so many slots, no more than so many times the rows
 ENTRY = "PER ("  # how the name of a version's keys begins
 
 
@@ -61,8 +63,8 @@ class Groups:
 
     def key(self, values: Mapping[str, str]) -> str:
         """The SQL of a row's key, given the SQL of each column's value."""
-        fields = (f"{quoted(n)}: CAST({values[n]} AS {type_text})" for n, type_text in self.columns.items())
-        return f"CAST({{{', '.join(fields)}}} AS VARCHAR)"
+        fields = (f"CAST({values[n]} AS {type_text})" for n, type_text in self.columns.items())
+        return f"CAST(row({', '.join(fields)}) AS VARCHAR)"
 
     def read(
         self, source: Source, wanted: Mapping[str, Column], classes: Classes
@@ -136,8 +138,8 @@ def label_classes(version: StoredVersion | None) -> dict[str, tuple[str, list[st
 
 def check_same(statement: Train, warm: StoredVersion | None, before: Groups | None) -> None:
     """Training goes on from the version before it if that is one of all rows, or has the same columns in PER."""
-    now = sorted(n.name.lower() for n in statement.per)
-    if warm is not None and before is not None and now != sorted(c.lower() for c in before.columns):
+    now = [n.name.lower() for n in statement.per]
+    if warm is not None and before is not None and now != [c.lower() for c in before.columns]:
         raise ProgrammingError(
             f"the version before was trained {before.name}, and this one cannot go on from it",
             place=statement.place,
@@ -199,25 +201,42 @@ def group_rows(statement: Train, dataset: Dataset, chosen: Array | None, groups:
 
 
 def validator_of_groups(
-    model: Model, plan: Plan, loop: LoopPlan, held_out: Dataset, groups: Groups
+    model: Model, plan: Plan, loop: LoopPlan, held_out: Dataset, groups: Groups, place: Place
 ) -> Callable[[Mapping[Node, Array]], float]:
-    """The loss on the held-out rows as a function of the states: the average over the groups by their rows."""
+    """The loss on the held-out rows as a function of the states: the average over the groups by their rows.
+
+    Raises NotSupportedError, at ``place``, if the held-out rows of one group outnumber those of the others by far.
+    """
     rows = rows_by_group(held_out.columns[groups.name], None, len(groups.keys))
     sizes = [len(r) for r in rows]
-    layout, _ = group_layout(model, plan, RowSet("held_out", held_out.rows), sizes, max(sizes), in_batches=False)
+    table = RowSet("held_out", held_out.rows)
+    layout, _ = group_layout(model, plan, table, sizes, max(sizes), in_batches=False, place=place)
     views: dict[Node, Node] = {p: view_of(p, *span) for p, span in loop.spans.items()}
     loss = layout.reported(layout.placed(plan, views).outputs["loss"])
     return group_validation(optimize(Plan({"loss": loss})).plan, held_out.columns, rows, max(sizes))
 
 
+def check_padding(sizes: Sequence[int], width: int, place: Place) -> None:
+    """A few large groups among many small ones would fill the memory with slots that do not count."""
+    slots = len(sizes) * width
+    if slots > MOST_SLOTS and slots > MOST_PADDING * sum(sizes):
+        raise NotSupportedError(
+            f"PER gives each of {len(sizes)} groups {width} slots, as many as the largest has rows in a step: "
+            f"{slots} slots for {sum(sizes)} rows",
+            place=place,
+            hint="batches of fewer rows, as in WITH SGD (batch_size = 64), and VALIDATE on fewer",
+        )
+
+
 def group_layout(
-    model: Model, plan: Plan, table: RowSet, sizes: Sequence[int], width: int, *, in_batches: bool
+    model: Model, plan: Plan, table: RowSet, sizes: Sequence[int], width: int, *, in_batches: bool, place: Place
 ) -> tuple[PerGroup, tuple[Index, ...]]:
     """How the plan of a loss is laid out for groups of these sizes, each with ``width`` slots a step.
 
     In batches the slots are filled anew at every step, and the indexes that do it come along: the row in each slot,
-    and whether it counts (a row of PADDING).
+    and whether it counts (a row of PADDING). Raises NotSupportedError, at ``place``, for far too many empty slots.
     """
+    check_padding(sizes, width, place)
     groups, slots = RowSet("groups", len(sizes)), RowSet("batch", len(sizes) * width)
     row: Node = Index(slots, table) if in_batches else Positions(SLOTS, slots, table)
     real: Node = Index(slots, PADDING) if in_batches else Positions(REAL, slots, PADDING)

@@ -166,7 +166,8 @@ def validator(prepared: Prepared) -> Callable[[Mapping[Node, Array]], float] | N
     rows = RowSet("held_out", prepared.held_out.rows)
     simplified = simplify(Plan({"loss": model.loss}, model.names)).plan
     if prepared.by_group is not None:
-        return validator_of_groups(model, simplified, prepared.loop, prepared.held_out, prepared.by_group.groups)
+        groups, place = prepared.by_group.groups, prepared.settings.place
+        return validator_of_groups(model, simplified, prepared.loop, prepared.held_out, groups, place)
     plan = simplified.replaced(batch_leaves(model, simplified, rows, rows, None))
     plan = plan.replaced(parameter_views(prepared.loop))
     return validation(optimize(plan).plan, rows, prepared.held_out.columns)

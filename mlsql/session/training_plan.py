@@ -178,8 +178,9 @@ def rows_of_groups(
 ) -> StepRows:
     """As many rows of every group, or all of them at every step."""
     table, width = RowSet("table", table_rows), settings.width(group_sizes)
-    in_batches = not settings.full_batch
-    layout, indexes = group_layout(model, plan, table, group_sizes, width, in_batches=in_batches)
+    layout, indexes = group_layout(
+        model, plan, table, group_sizes, width, in_batches=not settings.full_batch, place=settings.place
+    )
     return StepRows(plan, table, layout.blocks.slots, indexes, -(-max(group_sizes) // width), layout)
 
 
