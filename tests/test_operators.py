@@ -50,6 +50,7 @@ from mlsql.planner.ops import (
     Place,
     Positions,
     Put,
+    Regroup,
     Reshape,
     ScatterAdd,
     Segment,
@@ -69,6 +70,7 @@ from mlsql.types import BIGINT, BOOLEAN, DOUBLE, FLOAT, INTEGER, UNIT, Element, 
 R = RowSet("r", 5)
 S = RowSet("s", 3)
 ONE = RowSet("one", 1)
+TEN = RowSet("ten", 10)
 LEAVES = (Column, Parameter, Positions, State, Counter, Index, Count)
 
 
@@ -146,7 +148,7 @@ ANY_TYPE = (
 SAMPLES: dict[type[Node], Callable[[Element], list[Node]]] = {
     Column: lambda e: [col("x", element=e), col("x", 2, 3, element=e)],
     Parameter: lambda e: [par("p", element=e), par("p", 3, element=e)],
-    State: lambda e: [State("s", e, (3,))],
+    State: lambda e: [State("s", e, (3,)), State("s", e, (3,), R)],
     Counter: lambda e: [Counter("step")],
     Count: lambda e: [Count(R)],
     Index: lambda e: [Index(S, R)],
@@ -177,6 +179,11 @@ SAMPLES: dict[type[Node], Callable[[Element], list[Node]]] = {
         Reshape(Transpose(col("x", 2, 3, element=e), (1, 0)), (6,)),  # its numbers are not in row-major order
         Reshape(Slice(col("x", 2, 3, element=e), 1, 0, 2), (4,)),
         Reshape(par("p", 1, element=e), ()),
+    ],
+    Regroup: lambda e: [
+        Regroup(col("x", 4, element=e), TEN, (2,)),
+        Regroup(col("x", 2, element=e, rows=TEN), R, (2, 2)),
+        Regroup(Transpose(col("x", 2, 3, element=e), (1, 0)), RowSet("thirty", 30), ()),
     ],
     Transpose: lambda e: [
         Transpose(col("x", 2, 3, element=e), (1, 0)),
@@ -444,6 +451,7 @@ OF_NODE: dict[type[Node], Callable[..., Any]] = {
     Softmax: lambda n, x: scipy.special.softmax(x, axis=-1),
     Broadcast: repeated,
     Reshape: lambda n, x: x.reshape((*x.shape[: x.ndim - n.x.type.rank], *n.target)),
+    Regroup: lambda n, x: x.reshape(n.rows.rows, *n.target),
     Transpose: lambda n, x: np.moveaxis(
         x, [i + x.ndim - len(n.order) for i in n.order], range(x.ndim - len(n.order), x.ndim)
     ),

@@ -581,11 +581,11 @@ def test_incomplete(text):
             """,
         ),
         (
-            "TRAIN m ON t WHIT ADAM",
+            "TRAIN m ON t PER (g) WHIT ADAM",
             """
-            line 1, column 14: expected VALIDATE, WEIGHT BY, MINIMIZE, WITH, UNTIL, WITHIN or FROM SCRATCH, found "WHIT"
-            |   TRAIN m ON t WHIT ADAM
-            |                ^^^^
+            line 1, column 22: expected VALIDATE, WEIGHT BY, MINIMIZE, WITH, UNTIL, WITHIN or FROM SCRATCH, found "WHIT"
+            |   TRAIN m ON t PER (g) WHIT ADAM
+            |                        ^^^^
             hint: did you mean "WITH"?
             """,
         ),

@@ -32,6 +32,7 @@ def read_training(
     session: Session, statement: Train, definition: CreateModel, seed: int, warm: StoredVersion | None
 ) -> tuple[Model, RelationRows]:
     """The relations of a TRAIN, and the model bound to what they told."""
+    refuse_groups(statement)
     model = bound(statement, definition, {})
     rows = read(session, statement, definition, model, (statement.on, *statement.others), warm)
     check_classes(model, rows.classes, statement.place)
@@ -102,6 +103,16 @@ def relational_validator(
     counts = {r: r.rows or 1 for r in run.program.row_counts}
     given_rows = [] if held is None else [held]
     return lambda states: float(run.bind({**data, **dict(states)}, counts)(*given_rows)[0])
+
+
+def refuse_groups(statement: Train) -> None:
+    """A model for every group of rows needs rows that are there before the model's joins and groups."""
+    if statement.per:
+        raise NotSupportedError(
+            "PER is for models over one relation",
+            place=statement.per[0].place,
+            hint="join the relations in a query and train on that: TRAIN ... ON (SELECT ...) PER (...)",
+        )
 
 
 def refuse_class_weight(options: Mapping[str, Any], statement: Train) -> None:
