@@ -107,9 +107,10 @@ def take_first(node: Node, readers: Mapping[Node, Sequence[Node]]) -> Node | Non
 def pays(x: Node, *indexes: Node) -> bool:
     """Whether taken rows should stay unwritten: not those of a table of parameters that a batch looks up.
 
-    They are few, and the update of the table is to see which rows they are.
+    They are few, and the update of the table is to see which rows they are. It is made before parameters become states.
     """
-    return x.type.rows != UNIT or not is_learned(*indexes)
+    has_parameters = any(isinstance(n, Parameter) for n in walk([x]))
+    return x.type.rows != UNIT or not (has_parameters or is_learned(*indexes))
 
 
 @rule(
