@@ -60,7 +60,7 @@ from ..planner.ops import (
 )
 from ..planner.ops.contract import ROW
 from ..planner.plan import Plan
-from ..types import BIGINT, BOOLEAN, DOUBLE, FLOAT, UNIT, Element, RowSet, Shape, Type
+from ..types import BIGINT, DOUBLE, FLOAT, UNIT, Element, RowSet, Shape, Type
 from .sparse import table_reads
 from .training import STEP, Spans, Together, end_to_end
 
@@ -301,7 +301,7 @@ class PerGroup(Together):
         self.blocks, self.leaves, self.waits = blocks, leaves, waits
         self.rows = blocks.groups
         self.taken = State("steps_taken", DOUBLE, (), blocks.groups)
-        self.is_read: dict[Node, Node] = {}  # of the parameters that are read by an index alone, the rows that are
+        self.reads: dict[Node, Node] = {}  # of each parameter that is read by an index alone
         self.step = Add(self.taken, constant(1, DOUBLE)) if waits else STEP
 
     def placed(self, plan: Plan, views: Mapping[Node, Node]) -> Plan:
@@ -310,20 +310,20 @@ class PerGroup(Together):
         asked = {f"index {i}": n for i, n in enumerate(index.values())}
         lifted = per_group(Plan({**plan.outputs, **asked}, plan.names), {**self.leaves, **views}, self.blocks)
         found = dict(zip(index, (lifted.outputs[name] for name in asked), strict=True))
-        self.is_read = {p: self.rows_read(p, [found[n] for n in nodes]) for p, nodes in reads.items()}
+        self.reads = {p: self.reads_of(p, [found[n] for n in nodes]) for p, nodes in reads.items()}
         loss = lifted.outputs["loss"]
         losses = broadcast(loss, Type(self.blocks.groups, loss.type.element))
         return Plan({"loss": losses}, lifted.names)
 
-    def rows_read(self, table: Node, index: Sequence[Node]) -> Node:
-        """For every group and every row of its table whether the step reads it, in a shape that fits the rows."""
+    def reads_of(self, table: Node, index: Sequence[Node]) -> Node:
+        """How often the step reads each row of each group's table, in a shape that fits the rows."""
         size, rank = table.type.shape[0], table.type.rank
         assert isinstance(size, int)
         real = constant(1, FLOAT) if self.blocks.real is None else cast(self.blocks.real, FLOAT)
         entries = entries_of(self.blocks.groups, size)
         counts: list[Node] = [Segment(real, self.blocks.entry(i, table.type.shape), entries) for i in index]
         count = regroup(functools.reduce(Add, counts), self.blocks.groups, (size,))
-        return Reshape(Greater(count, constant(0)), (size, *(1,) * (rank - 1)))
+        return Reshape(count, (size, *(1,) * (rank - 1)))
 
     @property
     def is_there(self) -> Node:
@@ -343,19 +343,14 @@ class PerGroup(Together):
         return Divide(Sum(Multiply(self.counted(loss), count), True), Sum(count, True))
 
     def lazy(self, updates: Mapping[State, Node], spans: Spans) -> Mapping[State, Node]:
-        masks = {e: self.mask(e, spans) for e in {p.element for p in spans if p in self.is_read}}
+        masks = {e: self.mask(e, spans) for e in {p.element for p in spans if p in self.reads}}
         return {s: Where(masks[s.element], n, s) if s.element in masks else n for s, n in updates.items()}
 
     def mask(self, element: Element, spans: Spans) -> Node:
         """Where a flat vector changes in a step: all of it but the rows of tables that no row reads."""
-        everywhere = broadcast(constant(True), Type(self.blocks.groups, BOOLEAN))
-        return end_to_end(
-            [
-                (Type(self.blocks.groups, BOOLEAN, p.shape), self.is_read.get(p, everywhere))
-                for p in spans
-                if p.element == element
-            ]
-        )
+        mine = [p for p in spans if p.element == element]
+        reads = [(Type(self.blocks.groups, FLOAT, p.shape), self.reads.get(p, constant(1, FLOAT))) for p in mine]
+        return Greater(end_to_end(reads), constant(0))
 
     def advanced(self, updates: Mapping[State, Node]) -> Mapping[State, Node]:
         if not self.waits:

@@ -96,10 +96,10 @@ def prepare(session: Session, statement: Train) -> Prepared:
         return prepare_relations(session, statement, definition, settings, warm)
     check_single(statement)
     before = groups_of_version(session, warm)
-    check_same(statement, warm, before)
     if statement.on is None:
         rows, model, dataset = None, bound(statement, definition, {}), Dataset({}, 1)
     else:
+        check_same(statement, warm, before)
         with training_rows(session, statement, definition, settings.seed, warm) as rows:
             model, dataset = rows.model, load_rows(session, statement, rows, warm is not None)
     classes, fillings, groups = (rows.classes, rows.fillings, rows.groups) if rows else ({}, {}, None)
