@@ -18,6 +18,8 @@ import scipy.special
 from support import differences, expanded, measure, random_leaves, run, value_of, weighted_sum
 
 from mlsql.autodiff.gradient import gradients
+from mlsql.autodiff.per_group import LAID_OUT, Blocks, per_group
+from mlsql.errors import NotSupportedError
 from mlsql.optimizer.rule import RULES
 from mlsql.optimizer.rules.joins import ROW_WISE
 from mlsql.planner.node import OPERATORS, Node, substitute, walk
@@ -645,3 +647,16 @@ def test_whole_numbers_and_conditions_count_as_numbers(name: str) -> None:
         arrays = {n: np.ones(5, n.type.element.storage) for n in node.inputs}
         expected = reference(node, {n: v if cls in LOGICAL else v.astype(float) for n, v in arrays.items()})
         np.testing.assert_allclose(value_of(node, arrays), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, c in OPERATORS.items() if not issubclass(c, (*LAID_OUT, Iterate)) and c in SAMPLES]
+)
+def test_what_cannot_be_laid_out_by_groups_is_named(name: str) -> None:
+    """TRAIN ... PER lays out the operators that work inside a row or read another one, and refuses any other."""
+    blocks = Blocks(S, R, 2, None, Positions("numbers", S, S))
+    direct = [n for n in samples(OPERATORS[name]) if not any(x.inputs for x in n.inputs)]
+    assert direct
+    for node in direct:
+        with pytest.raises(NotSupportedError, match=f"the operator {name} by groups"):
+            per_group(Plan({"x": node}), {}, blocks)
