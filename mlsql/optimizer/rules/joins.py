@@ -108,7 +108,7 @@ def pays(x: Node, *indexes: Node) -> bool:
 
     They are few, and the update of the table is to see which rows they are.
     """
-    return x.type.rows != UNIT or not is_learned(*indexes)
+    return x.type.rows != UNIT or not is_learned(x, *indexes)
 
 
 @rule(
