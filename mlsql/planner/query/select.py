@@ -129,8 +129,6 @@ class QueryBinder:
             same = scope.values.get(".".join(p.name for p in tree.parts).lower())
         if same is not None and (same.node is not None or same.text is not None):
             return replace(same, name=name)
-        if self.is_text(tree, scope):
-            return Value(name, None, self.text_of(tree, scope))
         self.host.alias = name
         try:
             node = binder.bind(tree)
@@ -142,16 +140,11 @@ class QueryBinder:
         learns = any(isinstance(n, Parameter) for n in walk([node]))
         return Value(name, node, None if learns or binder.fold is not None else self.text_of(tree, scope))
 
-    def is_text(self, tree: exp.Expression, scope: Scope) -> bool:
-        """Whether an expression computes with keys that are no numbers, so that only DuckDB can."""
-        found = [scope.values.get(".".join(p.name for p in c.parts).lower()) for c in tree.find_all(exp.Column)]
-        learns = any(str(c.this).upper() in ("EMBED", "FEATURES", "ONE_HOT") for c in tree.find_all(exp.Anonymous))
-        return not learns and bool(found) and any(v is not None and v.node is None for v in found)
-
     def is_of_keys(self, tree: exp.Expression, scope: Scope) -> bool:
         """Whether an expression computes with keys alone and calls nothing of the model language."""
         found = [scope.values.get(".".join(p.name for p in c.parts).lower()) for c in tree.find_all(exp.Column)]
-        ours = any(str(c.this).upper() in {*FUNCTIONS, *standard_layers()} for c in tree.find_all(exp.Anonymous))
+        own = {*standard_layers(), *(n for n, f in FUNCTIONS.items() if not f.is_sql)}
+        ours = any(str(c.this).upper() in own for c in tree.find_all(exp.Anonymous))
         return bool(found) and not ours and all(v is not None and v.text is not None for v in found)
 
     def text_of(self, tree: exp.Expression, scope: Scope) -> Text:
