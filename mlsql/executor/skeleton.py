@@ -199,6 +199,11 @@ def read_leaves(step: Step, table: pa.Table, found: Rows) -> None:
     """The keys that plans compute with."""
     for column, name in step.leaves.items():
         found.arrays[column.name] = as_numbers(table.column(name), column.element)
+    for flag, name in step.flags.items():
+        known = np.asarray(table.column(name).is_valid().combine_chunks().to_numpy(zero_copy_only=False))
+        found.arrays[flag.name] = known
+        if known.all():
+            found.facts.add(flag.name)
 
 
 def as_numbers(column: pa.ChunkedArray, element: Element) -> Array:

@@ -12,7 +12,7 @@ from ..types import BOOLEAN, Dim, RowSet, Symbol
 from .node import Node, walk
 from .nulls import Nulls
 from .ops import Column, Parameter
-from .skeleton import Skeleton
+from .skeleton import Skeleton, Text
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Model:
 
     A model over several relations has a ``skeleton``: the joins and groups that DuckDB computes before anything is
     learned. Its inputs are named ``relation.column``. ``nulls`` knows where a value is NULL, ``keys`` are
-    outputs that are no numbers, by the text of their column, and ``outputs`` has all of them in order.
+    outputs that are read as they are, by the text of their column, and ``outputs`` has all of them in order.
     """
 
     name: str
@@ -164,7 +164,7 @@ class Model:
     labels: Mapping[str, Node] = field(default_factory=dict)  # targets in the rows of the select
     origins: Mapping[str, Node | None] = field(default_factory=dict)  # of these rows in relations (None: the same)
     nulls: Nulls = field(default_factory=Nulls)
-    keys: Mapping[str, str] = field(default_factory=dict)
+    keys: Mapping[str, Text] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
     scalars: frozenset[Node] = frozenset()  # values of whole relations, whatever rows they are put beside
 

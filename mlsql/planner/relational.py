@@ -203,7 +203,7 @@ class RelationalBinder(ModelBinder):
 
     def model(self, relation: Relation, columns: dict[str, Node], loss: Node | None, weight: Node | None) -> Model:
         by_lower = {name.lower(): name for name in columns}
-        keys = {v.name: v.text() for v in relation.values if v.node is None and v.text is not None}
+        keys = {v.name: v.text for v in relation.values if v.text is not None and is_handed_on(v.node)}
         whole = Model(
             name=self.statement.model.name,
             rows=relation.rows,
@@ -280,6 +280,11 @@ class RelationalBinder(ModelBinder):
         binder = self.expressions(self.statement.select.place, scope, fold=Fold(relation.rows))
         binder.hidden = unreachable
         return binder
+
+
+def is_handed_on(node: Node | None) -> bool:
+    """Whether an output is a key as it is, to be read from the table rather than computed."""
+    return node is None or isinstance(taken_from(node), Column)
 
 
 def data_of(d: ColumnDeclaration) -> Data:

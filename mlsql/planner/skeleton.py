@@ -47,13 +47,14 @@ class Step:
 
     ``exports`` are the columns that its table holds beside the row's number, by column text; they are asked for while
     the model is bound, since only then it shows which keys are needed. ``leaves`` are columns of the plan that are
-    read from the table, by the name of an export.
+    read from the table, by the name of an export; ``flags`` say where one is not NULL.
     """
 
     rows: RowSet
     place: Place
     exports: dict[str, str] = field(default_factory=dict)
     leaves: dict[Column, str] = field(default_factory=dict)
+    flags: dict[Column, str] = field(default_factory=dict)
 
     def shown(self) -> str:
         """The step for people: its SQL, with row sets under their own names."""

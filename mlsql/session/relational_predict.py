@@ -35,7 +35,11 @@ def predict_relations(
     session: Session, call: PredictCall, model: Model, version: StoredVersion | None, given: Sequence[Query]
 ) -> pa.Table:
     """All rows of the model's select, with its columns in their order."""
-    found = computed(session, call.model, model, version, given, call.place, lambda m: m.columns)
+
+    def wanted(fitted: Model) -> dict[str, Node]:
+        return {name: node for name, node in fitted.columns.items() if name not in fitted.keys}
+
+    found = computed(session, call.model, model, version, given, call.place, wanted, keys=True)
     return pa.table({name: found.keys[name] if name in found.keys else found.column(name) for name in model.outputs})
 
 
@@ -101,6 +105,8 @@ def computed(
     given: Sequence[Query],
     place: Place,
     wanted: Callable[[Model], Mapping[str, Node]],
+    *,
+    keys: bool = False,
 ) -> Predicted:
     """Some values of a model over its relations. ``wanted`` picks them, once for what has to be read and once more for
     the model as it is bound to the rows that were read."""
@@ -110,7 +116,7 @@ def computed(
     picked = Wanted(
         lambda sizes: bind_model(definition, {**sizes, **told}), lambda m: list(with_flags(m, wanted(m)).values())
     )
-    read = read_relations(session, model, sources, picked, version=version, keys=True)
+    read = read_relations(session, model, sources, picked, version=version, keys=keys)
     fitted = bind_model(definition, read.facts | told)
     nodes = wanted(fitted)
     labels = {n.type.element.column for n in nodes.values()} & read.classes.keys()

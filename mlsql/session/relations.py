@@ -97,8 +97,9 @@ def check_skeleton(session: Session, model: Model) -> None:
         for part in model.parts.values():
             columns = [f"CAST(NULL AS {read_type(part, n)}) AS {quoted(n)}" for n in part.inputs]
             tables.add(part.rows, session.storage.query(f"SELECT {', '.join(columns)} WHERE FALSE"))
+        texts = {name: text() for name, text in model.keys.items()}
         run_skeleton(tables, model.skeleton, [model.rows.name])
-        for text in model.keys.values():
+        for text in texts.values():
             tables.column(model.rows, text)
 
 
@@ -215,9 +216,10 @@ def read_relations(
     """
     assert model.skeleton is not None
     with Tables(session.storage) as tables:
+        texts = {name: text() for name, text in model.keys.items()} if keys else {}  # asked for before all is read
         reader = RelationReader(session, tables, sources)
         copies = reader.copy(model, wanted.pick(model), learn)
-        asked = {model.rows.name} if keys and model.keys else set()
+        asked = {model.rows.name} if texts else set()
         found = run_skeleton(tables, model.skeleton, asked)
         if learn or found.counts.get(model.rows.name, 1):
             check_rows(model.skeleton, found)
@@ -234,7 +236,6 @@ def read_relations(
         arrays |= {name: array for name, array in found.arrays.items() if name in read}
         always = [n for n, leaf in leaves.items() if is_flag(leaf) and arrays[n].all()]
         facts |= {Symbol(n): 1 for n in always}
-        texts = model.keys if keys else {}
         outputs = {name: tables.column(RowSet(model.rows.name), text) for name, text in texts.items()}
     statistics = {n: fillings[n] for part in model.parts.values() for n in part.statistics}
     return RelationRows(arrays, facts, classes, statistics, outputs)

@@ -10,7 +10,7 @@ from ...errors import Error, NotSupportedError
 from ...types import UNIT
 from ..functions import Fold
 from ..node import Node
-from ..ops import Column, Positions
+from ..ops import Positions
 from ..skeleton import Group, Step
 from .host import Scope
 from .relations import Frame, Relation, Value, unaliased
@@ -89,9 +89,7 @@ class Groups:
         over = step.export(text)
         column = None
         if like is not None:
-            column = Column(f"{step.rows.name}.{name}", step.rows, like.type.element, like.type.shape)
-            step.leaves[column] = step.exports[text]
-            self.q.host.name_node(column, name)
+            column = self.q.key_column(step, step.exports[text], name, like.type)
         return Value(name, column, lambda: over)
 
     @staticmethod

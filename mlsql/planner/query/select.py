@@ -8,12 +8,12 @@ from dataclasses import replace
 from sqlglot import exp
 
 from ...errors import NotSupportedError, Place, ProgrammingError
-from ...types import RowSet
+from ...types import BOOLEAN, RowSet, Type
 from ..expressions import ExpressionBinder
 from ..functions import AGGREGATES, FUNCTIONS, Fold
 from ..layers import standard_layers
 from ..node import Node, walk
-from ..ops import Parameter
+from ..ops import Column, Parameter
 from ..skeleton import Step, Text
 from .groups import Groups
 from .host import Host, Scope
@@ -169,6 +169,16 @@ class QueryBinder:
         return self.host.expressions(
             self.place(tree), dict(scope.nodes), hidden=scope.hidden, origins=scope.values, fold=fold, inner=inner
         )
+
+    def key_column(self, step: Step, export: str, name: str, like: Type) -> Column:
+        """A leaf of plans that reads an export of a step's table; where the key is NULL, so is the leaf."""
+        column = Column(f"{step.rows.name}.{name}", step.rows, like.element, like.shape)
+        known = Column(f"{column.name} known", step.rows, BOOLEAN)
+        step.leaves[column] = step.flags[known] = export
+        if not self.host.knows(known.name):
+            self.host.nulls.declare(column, known)
+        self.host.name_node(column, name)
+        return column
 
     def is_aggregate(self, tree: exp.Expression) -> bool:
         """Whether an expression folds rows."""

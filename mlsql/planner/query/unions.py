@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from sqlglot import exp
 
 from ...errors import NotSupportedError
-from ...types import FLOAT, UNIT, RowSet, Type
+from ...types import BOOLEAN, FLOAT, UNIT, RowSet, Type
 from ..node import Node
-from ..ops import Add, Column, Positions, Segment, broadcast, cast
+from ..ops import Add, Constant, Greater, Positions, Segment, broadcast, cast, constant
 from ..skeleton import Union
 from .relations import Relation, Value
 
@@ -55,8 +55,7 @@ class Unions:
                 key = step.export_pair((first(), second()))
                 column = None
                 if whole and nodes[0] is not None:
-                    column = Column(f"{step.rows.name}.{left.name}", step.rows, nodes[0].type.element)
-                    step.leaves[column] = key.partition(".")[2].strip('"')
+                    column = self.q.key_column(step, key.partition(".")[2].strip('"'), left.name, nodes[0].type)
                 return Value(left.name, column, lambda: key)
         else:
             text = None
@@ -64,10 +63,21 @@ class Unions:
             raise self.q.problem(tree, f'the sides of UNION ALL differ in kind in the column "{left.name}"')
         if nodes[0].type.shape != nodes[1].type.shape:
             raise self.q.problem(tree, f'the sides of UNION ALL differ in shape in the column "{left.name}"')
-        placed = [
-            Segment(self.with_rows(n, p.rows), p, step.rows) for n, p in zip(nodes, step.positions, strict=True) if n
-        ]
-        return Value(left.name, Add(*self.q.helper.number(*placed)), text)
+        return Value(left.name, self.placed(step, nodes[0], nodes[1]), text)
+
+    def placed(self, step: Union, *nodes: Node) -> Node:
+        """The rows of the sides, each in its place; a NULL on a side is one in the union."""
+        flags = [self.q.host.nulls.flag(n) for n in nodes]
+        sides = [self.with_rows(n, p.rows) for n, p in zip(nodes, step.positions, strict=True)]
+        out = Add(
+            *self.q.helper.number(*(Segment(s, p, step.rows) for s, p in zip(sides, step.positions, strict=True)))
+        )
+        if any(f is not None for f in flags):
+            there = [cast(f or Constant((1.0,), BOOLEAN), FLOAT) for f in flags]
+            ones = [self.with_rows(n, p.rows) for n, p in zip(there, step.positions, strict=True)]
+            known = Add(*(Segment(n, p, step.rows) for n, p in zip(ones, step.positions, strict=True)))
+            self.q.host.nulls.declare(out, Greater(known, constant(0)))
+        return out
 
     @staticmethod
     def with_rows(node: Node, rows: RowSet) -> Node:
