@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -14,6 +13,7 @@ from ..errors import Place, ProgrammingError
 from ..executor.catalog import StoredVersion
 from ..executor.device import Array
 from ..executor.load import to_arrow
+from ..executor.positions import null_where_not
 from ..executor.run import evaluate
 from ..executor.vocabulary import typed
 from ..optimizer.stages import optimize
@@ -86,10 +86,7 @@ class Predicted:
         """A value as a column of Arrow."""
         node = self.nodes[name]
         column = to_arrow(self.values[name], node.type, self.rows, self.classes.get(node.type.element.column or ""))
-        if name not in self.there:
-            return column
-        there = np.broadcast_to(np.asarray(self.there[name], bool), (self.rows,))
-        return column.take(pa.array(np.arange(self.rows), mask=~there))
+        return null_where_not(column, self.there[name]) if name in self.there else column
 
 
 def computed(

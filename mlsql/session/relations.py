@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import pyarrow as pa
 
 from ..errors import DataError, Place, ProgrammingError, listed, suggest
@@ -13,6 +12,7 @@ from ..executor.catalog import StoredVersion
 from ..executor.dataset import Source, classes_of, keys_of, load, match
 from ..executor.device import Array
 from ..executor.learn import copied, statistics_of
+from ..executor.positions import distinct
 from ..executor.skeleton import Rows, Tables, run_skeleton
 from ..executor.vocabulary import Keys, registered
 from ..parser.statements import Query
@@ -132,7 +132,7 @@ class RelationReader:
             if kept is not None and name in model.origins:
                 path = model.origins[name]
                 positions = kept if path is None else positions_of(path, found)[kept]
-                table = table.take(np.unique(positions))
+                table = table.take(distinct(positions))
             with registered(storage, LEARNED, table):
                 source = Source(Query(LEARNED, copies[name].query.place), copies[name].columns)
                 classes |= keys_of(storage, source, part)

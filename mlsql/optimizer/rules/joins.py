@@ -58,9 +58,10 @@ MESSAGES = (
     before="take(take(x, i), j)",
     after="take(x, take(i, j))",
     why="a batch of a join is an index into the table: the joined rows are never all there",
-    example="CREATE MODEL m INPUT flights (plane BIGINT, delay FLOAT), planes (id BIGINT, seats FLOAT) "
-    "AS SELECT LINEAR(p.seats, 1) AS y, delay FROM flights f JOIN planes p ON p.id = f.plane "
-    "MINIMIZE AVG((y - delay) ** 2)",
+    example="CREATE MODEL m INPUT flights (plane BIGINT, delay FLOAT), planes (id BIGINT, maker BIGINT), "
+    "makers (id BIGINT, since FLOAT) "
+    "AS WITH p AS (SELECT planes.id, since FROM planes JOIN makers ON makers.id = maker) "
+    "SELECT LINEAR(since, 1) AS y, delay FROM flights JOIN p ON p.id = plane MINIMIZE AVG((y - delay) ** 2)",
 )
 def take_of_take(node: Node) -> Node | None:
     match node:
