@@ -106,11 +106,11 @@ def take_first(node: Node, readers: Mapping[Node, Sequence[Node]]) -> Node | Non
 
 
 def pays(x: Node, *indexes: Node) -> bool:
-    """Whether taken rows should stay unwritten: not those of a table of parameters that a batch looks up.
+    """Whether taken rows should stay unwritten: not the few that a batch looks up in a table of parameters.
 
-    They are few, and the update of the table is to see which rows they are.
+    Before the gradient is taken a table is a parameter, and its update is to see which rows of it are read.
     """
-    return x.type.rows != UNIT or not is_learned(*indexes)
+    return x.type.rows != UNIT or not (isinstance(x, Parameter) or is_learned(*indexes))
 
 
 @rule(
