@@ -174,10 +174,8 @@ def test_a_batch_s_look_up_in_a_table_of_parameters_stays_one() -> None:
     batch = Index(BATCH, NODES)
     bag = Take(Parameter("table", FLOAT, (9, 2)), Take(Column("key", NODES, BIGINT), batch))
     assert rules_that_fired(Plan({"y": Segment(bag, batch, GROUPS)})) == set()
-    for table, fired in (
-        (Parameter("table", FLOAT, (9, 2)), set()),
-        (State("table", FLOAT, (9, 2)), {"join_and_group"}),
-    ):
+    tables = {Parameter("table", FLOAT, (9, 2)): set(), State("table", FLOAT, (9, 2)): {"join_and_group"}}
+    for table, fired in tables.items():
         assert rules_that_fired(Plan({"y": Segment(Take(table, SOURCE), TARGET, GROUPS)})) == fired
 
 
