@@ -17,7 +17,20 @@ from mlsql.parser import parse
 from mlsql.planner.binder import bind_model
 from mlsql.planner.model import Model, classes_symbol
 from mlsql.planner.node import Node, walk
-from mlsql.planner.ops import Cast, Column, Count, Index, Multiply, Parameter, Positions, Reshape, State, Sum, Take
+from mlsql.planner.ops import (
+    Cast,
+    Column,
+    Constant,
+    Count,
+    Index,
+    Multiply,
+    Parameter,
+    Positions,
+    Reshape,
+    State,
+    Sum,
+    Take,
+)
 from mlsql.planner.plan import Plan
 from mlsql.planner.restrict import Restriction
 from mlsql.planner.skeleton import Join, Union, rows_symbol
@@ -37,12 +50,12 @@ def bind(text: str, sizes: Mapping[Symbol, int] | None = None, **classes: int) -
     return bind_model(statement, {**(sizes or {}), **{classes_symbol(c): n for c, n in classes.items()}})
 
 
-def bind_rows(text: str, counts: Mapping[str, int] | None = None, default: int = 5, groups: int = 3) -> Model:
+def bind_rows(text: str, counts: Mapping[str, int], sizes: Mapping[Symbol, int] | None = None) -> Model:
     """A model over relations of so many rows: a join has as many as its first side, a GROUP BY three groups."""
     skeleton = bind(text).skeleton
     if skeleton is None:
         return bind(text)
-    rows = {name: (counts or {}).get(name, default) for name in skeleton.relations}
+    rows = {name: counts.get(name, 5) for name in skeleton.relations}
     for step in skeleton.steps:
         match step:
             case Join(sides=(first, *_)):
@@ -50,8 +63,8 @@ def bind_rows(text: str, counts: Mapping[str, int] | None = None, default: int =
             case Union(parts=parts):
                 rows[step.rows.name] = sum(rows[p.name] for p in parts)
             case _:
-                rows[step.rows.name] = groups
-    return bind(text, {rows_symbol(name): count for name, count in rows.items()})
+                rows[step.rows.name] = 3
+    return bind(text, {**(sizes or {}), **{rows_symbol(name): count for name, count in rows.items()}})
 
 
 def batched(model: Model, count: int) -> Node:
@@ -79,7 +92,7 @@ def moved(model: Model, plan: Plan, rows: RowSet, index: Index | None = None) ->
 
 
 def in_double(plan: Plan) -> Plan:
-    """The plan with leaves and conversions to FLOAT made DOUBLE, so that differences of its values are exact enough."""
+    """The plan with leaves, constants and conversions to FLOAT made DOUBLE, so that differences are exact enough."""
 
     def change(n: Node) -> Node:
         match n:
@@ -87,6 +100,8 @@ def in_double(plan: Plan) -> Plan:
                 return Column(name, rows, DOUBLE, shape)
             case Parameter(name, element, shape) if element == FLOAT:
                 return Parameter(name, DOUBLE, shape)
+            case Constant(values, element, shape) if element == FLOAT:
+                return Constant(values, DOUBLE, shape)
             case Cast(x, element) if element == FLOAT:
                 return Cast(x, DOUBLE)
         return n
