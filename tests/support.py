@@ -17,8 +17,23 @@ from mlsql.parser import parse
 from mlsql.planner.binder import bind_model
 from mlsql.planner.model import Model, classes_symbol
 from mlsql.planner.node import Node, walk
-from mlsql.planner.ops import Cast, Column, Count, Index, Multiply, Parameter, Positions, Reshape, State, Sum, Take
+from mlsql.planner.ops import (
+    Cast,
+    Column,
+    Constant,
+    Count,
+    Index,
+    Multiply,
+    Parameter,
+    Positions,
+    Reshape,
+    State,
+    Sum,
+    Take,
+)
 from mlsql.planner.plan import Plan
+from mlsql.planner.restrict import Restriction
+from mlsql.planner.skeleton import Join, Union, rows_symbol
 from mlsql.types import DOUBLE, FLOAT, UNIT, RowSet, Symbol
 
 Array = Any
@@ -33,6 +48,30 @@ def bind(text: str, sizes: Mapping[Symbol, int] | None = None, **classes: int) -
     """The model of one CREATE MODEL, with the number of classes of its categorical targets, and other sizes."""
     (statement,) = parse(text)
     return bind_model(statement, {**(sizes or {}), **{classes_symbol(c): n for c, n in classes.items()}})
+
+
+def bind_rows(text: str, counts: Mapping[str, int], sizes: Mapping[Symbol, int] | None = None) -> Model:
+    """A model over relations of so many rows: a join has as many as its first side, a GROUP BY three groups."""
+    skeleton = bind(text).skeleton
+    if skeleton is None:
+        return bind(text)
+    rows = {name: counts.get(name, 5) for name in skeleton.relations}
+    for step in skeleton.steps:
+        match step:
+            case Join(sides=(first, *_)):
+                rows[step.rows.name] = rows[first.over.name]
+            case Union(parts=parts):
+                rows[step.rows.name] = sum(rows[p.name] for p in parts)
+            case _:
+                rows[step.rows.name] = 3
+    return bind(text, {**(sizes or {}), **{rows_symbol(name): count for name, count in rows.items()}})
+
+
+def batched(model: Model, count: int) -> Node:
+    """The loss of a model over relations, for a batch of so many rows of its select."""
+    assert model.loss is not None
+    index = Index(RowSet("batch", count), model.rows)
+    return Restriction(model.rows, index, fixed=model.scalars).single(model.loss)
 
 
 def loss_of(model: Model) -> Plan:
@@ -53,7 +92,7 @@ def moved(model: Model, plan: Plan, rows: RowSet, index: Index | None = None) ->
 
 
 def in_double(plan: Plan) -> Plan:
-    """The plan with leaves and conversions to FLOAT made DOUBLE, so that differences of its values are exact enough."""
+    """The plan with leaves, constants and conversions to FLOAT made DOUBLE, so that differences are exact enough."""
 
     def change(n: Node) -> Node:
         match n:
@@ -61,6 +100,8 @@ def in_double(plan: Plan) -> Plan:
                 return Column(name, rows, DOUBLE, shape)
             case Parameter(name, element, shape) if element == FLOAT:
                 return Parameter(name, DOUBLE, shape)
+            case Constant(values, element, shape) if element == FLOAT:
+                return Constant(values, DOUBLE, shape)
             case Cast(x, element) if element == FLOAT:
                 return Cast(x, DOUBLE)
         return n
@@ -109,8 +150,7 @@ def random_leaves(outputs: Collection[Node], seed: int = 0, *, positive: bool = 
 
 def row_sets(outputs: Collection[Node]) -> dict[RowSet, int]:
     """Every row set of a plan, with as many rows as it was planned for."""
-    found = {n.type.rows for n in walk(outputs)} | {n.rows for n in walk(outputs) if isinstance(n, Count)}
-    return {r: r.rows or 1 for r in found}
+    return {r: r.rows or 1 for n in walk(outputs) for r in n.row_sets()}
 
 
 def run(plan: Plan, arrays: Mapping[Node, Array]) -> dict[str, Array]:
@@ -223,6 +263,9 @@ COMPILED_FOLDS: dict[str, Callable[..., int]] = {
     "add_joined": lambda x, source, group, weight, out: len(group) * out[0].size * (1 if weight is None else 2),
     "sum_joined": lambda x, joined, weight, out: len(joined.order) * out[0].size * (1 if weight is None else 2),
     "pair_dots": lambda x, i, y, j, out: 2 * len(i) * x[0].size,
+    "group_sample": lambda index, groups, step, seed, count, out: 0,
+    "sample_there": lambda index, groups, count, out: 0,
+    "sample_slots": lambda count, out: 0,
     "joined_dots": lambda x, joined, y, out: 2 * len(joined.order) * x[0].size,
 }
 

@@ -38,7 +38,7 @@ CORE = ("node", "scalar", "plan", "ops")
 
 # A library, and the files that may import it.
 PLACES: dict[str, tuple[str, ...]] = {
-    "sqlglot": ("parser/", "planner/arguments.py", "planner/binder.py", "planner/expressions.py"),
+    "sqlglot": ("parser/", *(f"planner/{n}.py" for n in ("arguments", "binder", "expressions", "query", "relational"))),
     "duckdb": ("executor/storage.py",),
     "numpy": ("executor/",),
     "scipy": ("executor/",),

@@ -71,6 +71,8 @@ CALLS: dict[str, list[Call]] = {
         ("LOG_SIGMOID(v)", lambda c: t(F.logsigmoid)(c["v"])),
         ("LOG_SIGMOID(200 * v)", lambda c: t(F.logsigmoid)(200 * c["v"])),
     ],
+    "COALESCE": [("COALESCE(x, y)", lambda c: c["x"]), ("COALESCE(v, 0)", lambda c: c["v"])],
+    "IFNULL": [("IFNULL(x, y)", lambda c: c["x"])],
     "CLIP": [("CLIP(v, -0.5, 0.6)", lambda c: np.clip(c["v"], -0.5, 0.6))],
     # inside a row
     "SOFTMAX": [

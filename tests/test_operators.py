@@ -35,6 +35,7 @@ from mlsql.planner.ops import (
     Count,
     Counter,
     GroupJoin,
+    GroupSample,
     Index,
     Iterate,
     KeySum,
@@ -54,6 +55,8 @@ from mlsql.planner.ops import (
     Put,
     Regroup,
     Reshape,
+    SampleSlot,
+    SampleThere,
     ScatterAdd,
     Segment,
     SegmentMax,
@@ -65,6 +68,7 @@ from mlsql.planner.ops import (
     Take,
     Transpose,
     Where,
+    constant,
 )
 from mlsql.planner.plan import Plan
 from mlsql.types import BIGINT, BOOLEAN, DOUBLE, FLOAT, INTEGER, UNIT, Element, RowSet, Type
@@ -139,6 +143,7 @@ def map_samples(cls: type[Map], element: Element) -> Iterator[Node]:
 K = col("k", element=BIGINT)
 HERE, THERE = Positions("here", R, S), Positions("there", R, S)  # positions that a join found: they stay as they are
 
+SOME, SLOTS = Index(RowSet("some", 2), S), RowSet("slots", 10)  # some of the groups, and places for 5 members of each
 
 L = col("l", element=INTEGER, rows=S)
 ANY_TYPE = (
@@ -215,6 +220,9 @@ SAMPLES: dict[type[Node], Callable[[Element], list[Node]]] = {
         )
         for left, right in [spec.partition("->")[0].split(",")]
     ],
+    GroupSample: lambda e: [GroupSample(SOME, HERE, constant(2.0, FLOAT), 5, SLOTS, 7)],  # no group is larger than 5
+    SampleThere: lambda e: [SampleThere(SOME, HERE, 5, SLOTS), SampleThere(SOME, HERE, 2, RowSet("slots", 4))],
+    SampleSlot: lambda e: [SampleSlot(5, SLOTS, SOME.rows)],
     Take: lambda e: [
         Take(col("x", element=e), Index(S, R)),
         Take(col("x", 2, 3, element=e), Index(S, R)),
@@ -408,6 +416,19 @@ def best(function: Any) -> Callable[..., Any]:
     return reference
 
 
+def members_of(n: Any, index: Any, groups: Any) -> list[Any]:
+    """The members of the groups of a batch, in the order of their rows."""
+    return [np.flatnonzero(groups == g) for g in index]
+
+
+def sampled(n: Any, index: Any, groups: Any, step: Any) -> Any:
+    return np.concatenate([np.pad(m, (0, n.count - len(m))) for m in members_of(n, index, groups)])
+
+
+def filled(n: Any, index: Any, groups: Any) -> Any:
+    return np.concatenate([np.arange(n.count) < len(m) for m in members_of(n, index, groups)])
+
+
 def sparse_product(n: Any, x: Any, source: Any, group: Any, weight: Any = 1.0) -> Any:
     """SciPy's product of the matrix that has the weights at (group, source)."""
     count = n.type.shape[0] if n.rows == UNIT else n.rows.rows
@@ -469,6 +490,9 @@ OF_NODE: dict[type[Node], Callable[..., Any]] = {
     SegmentMin: best(np.min),
     GroupJoin: sparse_product,
     PairDot: lambda n, x, i, y, j: np.sum((x[i] * y[j]).reshape(5, -1), 1),
+    GroupSample: sampled,
+    SampleThere: filled,
+    SampleSlot: lambda n: np.repeat(np.arange(n.over.rows), n.count),
     Pick: lambda n, x, index: x[(np.arange(5), index) if n.x.type.rows != UNIT else index],
     Place: placed,
     ScatterAdd: scattered,

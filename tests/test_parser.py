@@ -295,6 +295,49 @@ def test_what_can_stand_after_on(query):
     assert one(f"TRAIN m ON {query} WITH SGD").on.text == query
 
 
+# Several relations
+
+
+def test_inputs_and_targets_of_several_relations():
+    model = one("""
+        CREATE MODEL m INPUT nodes (id BIGINT, x FLOAT[3]), edges (src BIGINT, dst BIGINT) TARGET nodes (label INTEGER)
+        AS WITH h AS (SELECT id, x * 2 AS h FROM nodes) SELECT e.dst, SUM(h.h) AS s
+        FROM edges e JOIN h ON h.id = e.src GROUP BY e.dst
+    """)
+    assert isinstance(model, CreateModel)
+    assert model.relations == ("nodes", "edges")
+    assert [(d.relation, d.name) for d in model.inputs] == [
+        ("nodes", "id"), ("nodes", "x"), ("edges", "src"), ("edges", "dst")
+    ]  # fmt: skip
+    assert [(d.relation, d.name) for d in model.target] == [("nodes", "label")]
+    assert one("CREATE MODEL m INPUT (x FLOAT) TARGET (y FLOAT) AS SELECT x").relations == ()
+
+
+def test_train_on_several_relations():
+    train = one("""
+        TRAIN m ON a, (SELECT * FROM b WHERE x > 1) AS edges, s.c AS nodes
+        VALIDATE ON d, e AS nodes WITH SGD (batch_size = 4) SAMPLE 10, 5 FROM SCRATCH
+    """)
+    given = [(q.text, q.name) for q in (train.on, *train.others)]
+    assert given == [("a", "a"), ("(SELECT * FROM b WHERE x > 1)", "edges"), ("s.c", "nodes")]
+    assert [(q.text, q.name) for q in (train.validate, *train.validate_others)] == [("d", "d"), ("e", "nodes")]
+    assert (train.sample, train.sample_place.source, train.from_scratch) == ((10, 5), "10, 5", True)
+    assert one("TRAIN m ON (SELECT 1)").on.name is None
+    assert one("TRAIN m ON t SAMPLE 3").sample == (3,)
+
+
+def test_a_column_may_be_called_sample():
+    train = one("TRAIN sample ON sample MINIMIZE AVG(sample - 1) WEIGHT BY sample")
+    assert (train.on.text, train.weight.place.source, train.sample) == ("sample", "sample", ())
+
+
+def test_predict_and_evaluate_over_several_relations():
+    evaluate = one("EVALUATE m ON a AS nodes, b WITH (accuracy)")
+    assert [(q.text, q.name) for q in (evaluate.on, *evaluate.others)] == [("a", "nodes"), ("b", "b")]
+    (call,) = one("SELECT * FROM PREDICT(m VERSION 2, t AS nodes, (SELECT 1) AS edges) WHERE x > 1").predicts
+    assert (call.is_table, call.version, [a.name for a in call.arguments]) == (True, 2, ["nodes", "edges"])
+
+
 # The other statements
 
 
@@ -710,7 +753,7 @@ def test_an_error_is_drawn(text, expected):
         ("SELECT PREDICT(m, x).3", "expected the name of an output"),
         ("SELECT PREDICT(m, x => )", "expected a value"),
         ("SELECT PREDICT(m", 'this "(" is never closed'),
-        ("FROM PREDICT(m)", "PREDICT in FROM takes a model and one table"),
+        ("FROM PREDICT(m)", "PREDICT in FROM takes a model and a table or (query)"),
     ],
 )
 def test_what_is_wrong_is_said(text, message):
@@ -729,10 +772,6 @@ def test_what_is_wrong_is_said(text, message):
         "CALIBRATE",
         "TRAIN ON t",
         "TRAIN m MEMORY '1 GB'",
-        "TRAIN m ON a AS x, b AS y",
-        "TRAIN m ON a, b",
-        "CREATE MODEL m INPUT nodes (id BIGINT), edges (src BIGINT) AS SELECT 1",
-        "CREATE MODEL m TARGET nodes (label INTEGER) AS SELECT 1",
         "CREATE MODEL m AS SELECT a <-> b",
     ],
 )

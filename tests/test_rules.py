@@ -6,14 +6,16 @@ one. The loss and the gradients must be the same with all rules, without the one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import pytest
 from support import (
     ALL_BUT_EXPAND,
     TABLE,
+    batched,
     bind,
+    bind_rows,
     in_double,
     moved,
     parameters,
@@ -22,7 +24,7 @@ from support import (
     with_gradients,
 )
 
-from mlsql.autodiff.training import flat_gradients, flat_spans, view_of
+from mlsql.autodiff.training import gradients_of, spans_of, view_of
 from mlsql.errors import InternalError
 from mlsql.executor.run import executable, leaves
 from mlsql.optimizer.rule import RULES, Rule
@@ -40,13 +42,11 @@ from mlsql.planner.ops import (
     Parameter,
     Place,
     Positions,
-    Reshape,
     Segment,
-    Sum,
+    State,
     Take,
     Tanh,
     constant,
-    dot,
 )
 from mlsql.planner.plan import Plan
 from mlsql.types import BIGINT, DOUBLE, FLOAT, RowSet
@@ -55,7 +55,24 @@ every_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 BATCH = RowSet("batch", 4)
 
 
-# -- examples over several relations: the plans that their statements stand for ----------------------------------------
+# -- examples ----------------------------------------------------------------------------------------------------------
+
+# How many rows the relations of the examples have: a flight has one plane, and few nodes are labelled.
+COUNTS = {"nodes": 6, "edges": 8, "labels": 4, "links": 8, "flights": 8, "planes": 5}
+
+
+def examples(rule: Rule) -> Iterator[Plan]:
+    """The loss of a rule's example, over all rows and over a batch of them; the select's columns beside it."""
+    model = bind_rows(rule.example, COUNTS)
+    assert model.loss is not None, f"the example of {rule.name} minimizes nothing"
+    plan = Plan({**model.columns, "loss": model.loss}, model.names)
+    if model.skeleton is None:
+        for index in (None, Index(BATCH, TABLE)):
+            yield plan.replaced(moved(model, plan, TABLE, index))
+    else:
+        yield plan
+        yield Plan({"loss": batched(model, 4)}, model.names)
+
 
 NODES, EDGES, GROUPS = RowSet("nodes", 6), RowSet("edges", 8), RowSet("groups", 3)
 SOURCE, TARGET = Positions("source", EDGES, NODES), Positions("target", EDGES, NODES)
@@ -65,46 +82,6 @@ LABELLED, CHECKED = (Positions(name, RowSet(name, 4), NODES) for name in ("label
 def learned(*shape: int) -> Node:
     """A column of the nodes that a parameter reaches."""
     return Tanh(Multiply(Column("x", NODES, FLOAT, shape), Parameter("w", FLOAT, shape)))
-
-
-def of_squares(x: Node) -> Plan:
-    """The loss that sums the squares of all numbers of a column."""
-    return Plan({"loss": Reshape(Sum(Multiply(x, x), True, tuple(range(x.type.rank))), ())})
-
-
-def messages(weighted: bool) -> Plan:
-    """Every group's sum of what its nodes send, times the edges' weights."""
-    sent = Take(learned(2), SOURCE)
-    weight = Multiply(Column("e", EDGES, FLOAT), Parameter("v", FLOAT))
-    group = Positions("group", EDGES, GROUPS)
-    return of_squares(Segment(Multiply(weight, sent) if weighted else sent, group, GROUPS))
-
-
-def joined_batch() -> Plan:
-    """A batch of a join."""
-    column = Column("x", NODES, FLOAT)
-    taken = Take(Take(column, SOURCE), Index(RowSet("batch", 4), EDGES))
-    return of_squares(Multiply(taken, Parameter("w", FLOAT)))
-
-
-PLANS: dict[str, Callable[[], list[Plan]]] = {
-    "take_of_take": lambda: [joined_batch()],
-    "take_first": lambda: [of_squares(Take(learned(2), LABELLED))],
-    "join_and_group": lambda: [messages(weighted=True), messages(weighted=False)],
-    "dot_of_takes": lambda: [of_squares(dot(Take(learned(2), SOURCE), Take(learned(2), TARGET)))],
-}
-
-
-def examples(rule: Rule) -> Iterator[Plan]:
-    """The loss of a rule's example, over all rows of a table and over a batch; the select's columns beside it."""
-    if rule.name in PLANS:
-        yield from PLANS[rule.name]()
-        return
-    model = bind(rule.example)
-    assert model.loss is not None, f"the example of {rule.name} minimizes nothing"
-    plan = Plan({**model.columns, "loss": model.loss}, model.names)
-    for index in (None, Index(BATCH, TABLE)):
-        yield plan.replaced(moved(model, plan, TABLE, index))
 
 
 @every_rule
@@ -197,14 +174,18 @@ def test_a_batch_s_look_up_in_a_table_of_parameters_stays_one() -> None:
     batch = Index(BATCH, NODES)
     bag = Take(Parameter("table", FLOAT, (9, 2)), Take(Column("key", NODES, BIGINT), batch))
     assert rules_that_fired(Plan({"y": Segment(bag, batch, GROUPS)})) == set()
-    fixed = Take(Parameter("table", FLOAT, (9, 2)), SOURCE)
-    assert rules_that_fired(Plan({"y": Segment(fixed, TARGET, GROUPS)})) == {"join_and_group"}
+    tables = {Parameter("table", FLOAT, (9, 2)): set(), State("table", FLOAT, (9, 2)): {"join_and_group"}}
+    for table, fired in tables.items():
+        assert rules_that_fired(Plan({"y": Segment(Take(table, SOURCE), TARGET, GROUPS)})) == fired
 
 
 def test_a_join_under_a_group_by_is_written_to_memory_nowhere() -> None:
     """Neither forward nor backward: no node has an entry of the messages' width a joined row."""
-    plan = with_gradients(messages(weighted=True)).plan
-    assert not [n for n in plan.nodes() if n.type.rows == EDGES and n.type.shape]
+    model = bind_rows(RULES["join_and_group"].example, COUNTS)
+    assert model.loss is not None and model.skeleton is not None
+    joined = model.skeleton.steps[0].rows
+    plan = with_gradients(Plan({"loss": model.loss}, model.names)).plan
+    assert not [n for n in plan.nodes() if n.type.rows == joined and n.type.shape]
 
 
 def test_a_one_hot_part_of_a_layer_is_looked_up() -> None:
@@ -224,11 +205,11 @@ def test_the_flat_gradient_is_put_together_from_its_parts() -> None:
                  "LINEAR(CONCAT(x, ONE_HOT(k, 4)), 3) AS z MINIMIZE AVG(SUM_OF(z * z))")  # fmt: skip
     assert model.loss is not None
     plan = simplify(Plan({"loss": model.loss}, model.names)).plan
-    spans = flat_spans(parameters(plan))
+    spans = spans_of(plan.outputs["loss"], parameters(plan))
     plan = plan.replaced({p: view_of(p, *span) for p, span in spans.items()})
-    (weights,) = {state for state, _, _ in spans.values()}
-    ((flat,), _) = flat_gradients(plan.outputs["loss"], spans, [weights])
-    (flat,) = optimize(Plan({"flat": flat})).plan.outputs.values()
+    by_vector, tables, _ = gradients_of(plan.outputs["loss"], spans)
+    assert not tables
+    (flat,) = optimize(Plan({str(vector.name): g for vector, g in by_vector.items()})).plan.outputs.values()
     assert isinstance(flat, Concat) and len(flat.parts) == 3
     placed = executable([flat, flat], varying=leaves([flat])).program.layout.placed
     assert len(placed) == 3

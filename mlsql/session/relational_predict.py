@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -14,6 +13,7 @@ from ..errors import Place, ProgrammingError
 from ..executor.catalog import StoredVersion
 from ..executor.device import Array
 from ..executor.load import to_arrow
+from ..executor.positions import no_rows, null_where_not
 from ..executor.run import evaluate
 from ..executor.vocabulary import typed
 from ..optimizer.stages import optimize
@@ -23,7 +23,6 @@ from ..planner.model import Model
 from ..planner.node import Node, walk
 from ..planner.ops import Column, Parameter, Positions
 from ..planner.plan import Plan
-from ..types import concrete
 from .core import Session
 from .models import parameter_arrays, sizes_of
 from .relations import RelationRows, Wanted, assigned, read_relations
@@ -91,10 +90,7 @@ class Predicted:
         """A value as a column of Arrow."""
         node = self.nodes[name]
         column = to_arrow(self.values[name], node.type, self.rows, self.classes.get(node.type.element.column or ""))
-        if name not in self.there:
-            return column
-        there = np.broadcast_to(np.asarray(self.there[name], bool), (self.rows,))
-        return column.take(pa.array(np.arange(self.rows), mask=~there))
+        return null_where_not(column, self.there[name]) if name in self.there else column
 
 
 def computed(
@@ -122,7 +118,7 @@ def computed(
     labels = {n.type.element.column for n in nodes.values()} & read.classes.keys()
     classes = {c: typed(session.storage, read.classes[c]) for c in labels if c}
     if fitted.rows.rows == 0:
-        empty = {n: np.zeros((0, *concrete(node.type.shape))) for n, node in nodes.items()}
+        empty = {n: no_rows(node.type) for n, node in nodes.items()}
         return Predicted(0, nodes, empty, {}, read.keys, classes)
     plan = optimize(Plan(with_flags(fitted, nodes), fitted.names)).plan
     values = evaluate_over(plan, read, parameter_arrays(fitted, version))

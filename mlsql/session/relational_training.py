@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
 from ..errors import DataError, NotSupportedError, ProgrammingError
 from ..executor.catalog import StoredVersion
 from ..executor.dataset import Dataset
 from ..executor.device import Array
+from ..executor.positions import common, others, where_any
 from ..executor.run import executable, leaves
 from ..executor.train import LoopPlan
 from ..optimizer.stages import optimize, simplify
@@ -74,9 +73,9 @@ def split(statement: Train, model: Model, rows: RelationRows, settings: Settings
     kept = kept_positions(statement, Dataset({}, model.rows.rows), settings.seed)
     if kept is None:
         return None if settings.full_batch else labelled, None
-    held = np.setdiff1d(np.arange(model.rows.rows), kept)
+    held = others(model.rows.rows, kept)
     if labelled is not None:
-        kept, held = np.intersect1d(kept, labelled), np.intersect1d(held, labelled)
+        kept, held = common(kept, labelled), common(held, labelled)
     if not len(kept) or not len(held):
         raise DataError("the rows with a known target are all on one side of VALIDATE", place=statement.place)
     return kept, held
@@ -90,7 +89,7 @@ def labelled_rows(model: Model, rows: RelationRows) -> Array | None:
     if None in flags or not flags:
         return None
     values = evaluate_over(Plan({str(i): f for i, f in enumerate(flags) if f is not None}), rows, {})
-    return np.flatnonzero(np.logical_or.reduce([np.asarray(v) for v in values.values()]))
+    return where_any(values.values())
 
 
 def relational_validator(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import pyarrow as pa
 
 from ..errors import DataError, Place, ProgrammingError, listed, suggest
@@ -14,6 +13,7 @@ from ..executor.dataset import Source, classes_of, keys_of, load, match, quoted,
 from ..executor.device import Array
 from ..executor.learn import copied, statistics_of
 from ..executor.load import leaf_arrays
+from ..executor.positions import distinct, every
 from ..executor.skeleton import Rows, Tables, check_rows, run_skeleton
 from ..executor.vocabulary import Keys, registered
 from ..parser.statements import Query
@@ -146,7 +146,7 @@ class RelationReader:
             if kept is not None and name in model.origins:
                 path = model.origins[name]
                 positions = kept if path is None else positions_of(path, found)[kept]
-                table = table.take(np.unique(positions))
+                table = table.take(distinct(positions))
             with registered(storage, LEARNED, table):
                 source = Source(Query(LEARNED, copies[name].query.place), copies[name].columns)
                 classes |= keys_of(storage, source, part)
@@ -186,7 +186,7 @@ def positions_of(path: Node, found: Rows) -> Array:
         return positions_of(path.x, found)[positions_of(path.index, found)]
     assert isinstance(path, Positions)
     if path.name not in found.arrays:  # every row stands for the row of its own number
-        return np.arange(found.counts[path.rows.name])
+        return every(found.counts[path.rows.name])
     return found.arrays[path.name]
 
 

@@ -19,6 +19,7 @@ from ...planner.ops import (
     Multiply,
     Pad,
     PairDot,
+    Parameter,
     Pick,
     Place,
     Reshape,
@@ -57,9 +58,10 @@ MESSAGES = (
     before="take(take(x, i), j)",
     after="take(x, take(i, j))",
     why="a batch of a join is an index into the table: the joined rows are never all there",
-    example="CREATE MODEL m INPUT flights (plane BIGINT, delay FLOAT), planes (id BIGINT, seats FLOAT) "
-    "AS SELECT LINEAR(p.seats, 1) AS y, delay FROM flights f JOIN planes p ON p.id = f.plane "
-    "MINIMIZE AVG((y - delay) ** 2)",
+    example="CREATE MODEL m INPUT flights (plane BIGINT, delay FLOAT), planes (id BIGINT, maker BIGINT), "
+    "makers (id BIGINT, since FLOAT) "
+    "AS WITH p AS (SELECT planes.id, since FROM planes JOIN makers ON makers.id = maker) "
+    "SELECT LINEAR(since, 1) AS y, delay FROM flights JOIN p ON p.id = plane MINIMIZE AVG((y - delay) ** 2)",
 )
 def take_of_take(node: Node) -> Node | None:
     match node:
@@ -104,11 +106,11 @@ def take_first(node: Node, readers: Mapping[Node, Sequence[Node]]) -> Node | Non
 
 
 def pays(x: Node, *indexes: Node) -> bool:
-    """Whether taken rows should stay unwritten: not those of a table of parameters that a batch looks up.
+    """Whether taken rows should stay unwritten: not the few that a batch looks up in a table of parameters.
 
-    They are few, and the update of the table is to see which rows they are.
+    Before the gradient is taken a table is a parameter, and its update is to see which rows of it are read.
     """
-    return x.type.rows != UNIT or not is_learned(x, *indexes)
+    return x.type.rows != UNIT or not (isinstance(x, Parameter) or is_learned(*indexes))
 
 
 @rule(
