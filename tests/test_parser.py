@@ -98,7 +98,7 @@ def test_a_model_with_columns():
 def test_input_from_a_query():
     model = one("CREATE MODEL p INPUT FROM (SELECT * FROM a JOIN b USING (k)) TARGET (kind VARCHAR) AS SELECT 1 AS x")
     assert model.input_from.text == "(SELECT * FROM a JOIN b USING (k))"
-    assert model.input_from_place.source == "INPUT FROM (SELECT * FROM a JOIN b USING (k))"
+    assert model.input_from_place.source == "FROM (SELECT * FROM a JOIN b USING (k))"
     assert [(c.name, c.element, c.type_text) for c in model.target] == [("kind", None, "VARCHAR")]
     assert one("CREATE MODEL p INPUT FROM s.t AS SELECT 1").input_from.text == "s.t"
     assert one("CREATE MODEL p INPUT FROM 'a.csv' AS SELECT 1").input_from.text == "'a.csv'"
@@ -489,7 +489,7 @@ def test_placeholders_in_a_model():
         "AS SELECT a -(-1) AS e MINIMIZE e"
     )
     assert model.input_from_place.text == model.text
-    assert model.input_from_place.source == "INPUT FROM (FROM t WHERE d > 'it''s')"
+    assert model.input_from_place.source == "FROM (FROM t WHERE d > 'it''s')"
     assert one(model.text).text == model.text
 
 

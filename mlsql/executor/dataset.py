@@ -225,7 +225,8 @@ def load(
             for name, array in leaf_arrays(batch.column(i), group, found, fillings, rows + 1).items():
                 parts[name].append(array)
         rows += batch.num_rows
-    return Dataset({name: joined(p, leaves[name].column.type) for name, p in parts.items()}, rows)
+    # column by column, so that the parts of one are gone before those of the next are joined
+    return Dataset({name: joined(parts.pop(name), leaf.column.type) for name, leaf in leaves.items()}, rows)
 
 
 def joined(parts: list[Array], type: Type) -> Array:

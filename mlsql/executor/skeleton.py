@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import Error, OperationalError
+from ..errors import DataError, Error
 from ..planner.skeleton import Group, Join, Skeleton, Step, Union, at, table_name
 from ..types import Element, RowSet
 from .device import Array
@@ -53,7 +53,7 @@ class Tables:
     def add(self, rows: RowSet, table: pa.Table) -> None:
         """Give a row set its table; the rows are numbered in their order."""
         if ROW not in table.column_names:
-            table = table.append_column(ROW, pa.array(np.arange(table.num_rows)))
+            table = table.append_column(ROW, pa.array(np.arange(table.num_rows, dtype=row_type(table.num_rows))))
         self.tables[rows.name] = table
         self.storage.register(table_name(rows)[1:-1], table)
 
@@ -63,26 +63,39 @@ class Tables:
         return self.storage.query(sql).column(0)
 
 
+def row_type(rows: int) -> str:
+    """The type of a row's number: as small as will do, since there is one for every row of every join."""
+    return "int32" if rows < 2**31 else "int64"
+
+
 def table_row() -> str:
     """The number of a row, as SQL."""
     return f'"{ROW}"'
 
 
 def run_skeleton(tables: Tables, skeleton: Skeleton, kept: Iterable[str] = ()) -> Rows:
-    """Run the steps one after another. ``kept`` are row sets whose tables are asked for afterwards."""
+    """Run the steps one after another. ``kept`` are row sets whose tables are asked for afterwards.
+
+    Raises an error with the place of the step for what DuckDB cannot compute.
+    """
     found = Rows(counts={name: t.num_rows for name, t in tables.tables.items()})
     for i, step in enumerate(skeleton.steps):
         wanted = {*kept, *(name for later in skeleton.steps[i + 1 :] for name in reads(later))}
         try:
             run_step(step, tables, found, step.rows.name in wanted)
         except Error as problem:
+            problem.message = problem.message.partition("\n\nLINE ")[0].rstrip()  # which draws SQL of ours
             problem.at(step.place)
             raise
-        if not found.counts[step.rows.name]:
-            raise OperationalError(
-                "no row is left here", place=step.place, hint="are the keys of both sides alike, in type and spelling?"
-            )
     return found
+
+
+def check_rows(skeleton: Skeleton, found: Rows) -> None:
+    """Whether there is something to compute with. Raises DataError with the place of a step that leaves no row."""
+    for step in skeleton.steps:
+        if not found.counts[step.rows.name]:
+            hint = "are the keys of both sides alike, in type and spelling?" if isinstance(step, Join) else None
+            raise DataError("no row is left here", place=step.place, hint=hint)
 
 
 @singledispatch
@@ -112,25 +125,27 @@ def names_in(sql: str) -> list[str]:
 def _(step: Join, tables: Tables, found: Rows, is_read: bool) -> None:
     result = tables.storage.query(step.query())
     raw = [numbers(result.column(i)) for i in range(len(step.sides))]
-    counts = [found.counts[side.over.name] for side in step.sides]
-    order = row_order(raw, counts)
-    rows = found.counts[step.rows.name] = result.num_rows
+    result = result.select(list(step.exports.values()))  # there may be very many rows: nothing is kept for nothing
+    order = row_order(raw, [found.counts[side.over.name] for side in step.sides])
+    rows = found.counts[step.rows.name] = len(raw[0])
     for i, side in enumerate(step.sides):
-        positions = raw[i] if order is None else raw[i][order]
+        column = raw.pop(0)
+        positions = (column if order is None else column[order]).astype(np.int64)
+        del column
         if side.optional:
             matched = positions >= 0
             found.arrays[f"{side.positions.name} matched"] = matched
             if matched.all():
                 found.facts.add(f"{side.positions.name} matched")
             positions = np.maximum(positions, 0)
-        found.arrays[side.positions.name] = positions
-        if i == 0 and rows == counts[0] and not side.optional and is_identity(positions):
+        elif i == 0 and rows and rows == found.counts[side.over.name] and is_identity(positions):
             found.facts.add(f"{step.rows.name} is its first side")
+            continue
+        found.arrays[side.positions.name] = positions
     if is_read and step.exports:
-        table = result.select(list(step.exports.values()))
-        tables.add(step.rows, table if order is None else table.take(pa.array(order)))
+        tables.add(step.rows, result if order is None else result.take(pa.array(order)))
     elif is_read:
-        tables.add(step.rows, pa.table({ROW: np.arange(rows)}))
+        tables.add(step.rows, pa.table({ROW: np.arange(rows, dtype=row_type(rows))}))
 
 
 def numbers(column: pa.ChunkedArray) -> Array:
@@ -138,7 +153,7 @@ def numbers(column: pa.ChunkedArray) -> Array:
     if column.null_count:
         column = pc.fill_null(column, -1)
     array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-    return np.asarray(array, dtype=np.int64)
+    return np.asarray(array)
 
 
 def row_order(columns: list[Array], counts: list[int]) -> Array | None:
@@ -147,17 +162,18 @@ def row_order(columns: list[Array], counts: list[int]) -> Array | None:
     if not len(first) or np.all(first[1:] > first[:-1]):
         return None
     if len(first) <= counts[0] and first.min() >= 0:
-        place = np.full(counts[0], -1)
-        place[first] = np.arange(len(first))
-        place = place[place >= 0]
-        if len(place) == len(first):  # every row of the first side is there once at most: no need to sort
-            return place
+        place = np.full(counts[0], -1, row_type(counts[0]))
+        place[first] = np.arange(len(first), dtype=place.dtype)
+        if len(first) < counts[0]:
+            place = place[place >= 0]
+        if len(place) == len(first) and (len(first) < counts[0] or place.min() >= 0):
+            return place  # every row of the first side is there once at most: no need to sort
     return np.lexsort(columns[::-1])
 
 
 def is_identity(positions: Array) -> bool:
     """Whether every row stands for the row of its own number."""
-    return bool(np.array_equal(positions, np.arange(len(positions))))
+    return bool(positions[0] == 0 and positions[-1] == len(positions) - 1 and np.all(positions[1:] > positions[:-1]))
 
 
 @reads.register

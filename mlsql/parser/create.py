@@ -93,15 +93,31 @@ def _parameters(read: Reader) -> tuple[ParameterDeclaration, ...]:
 
 
 def _input(read: Reader) -> tuple[tuple[ColumnDeclaration, ...], Query | None, Place | None]:
-    """The INPUT clause: columns, or a query to take them from with the span of the whole clause."""
-    start = read.position
-    if not read.at("INPUT"):
-        return (), None, None
+    """The INPUT clause: columns, and the first query to take them from, with the span of its ``FROM query``.
+
+    A query carries the name of its relation; the ones behind it are found once its columns stand in its place.
+    """
     if not read.at("INPUT FROM"):
-        return _columns(read, "INPUT"), None, None
-    read.step(2)
-    query = read.query()
-    return (), query, read.since(start)
+        return _columns(read, "INPUT"), *_first_from(read)
+    read.step()
+    start = read.position
+    read.step()
+    return (), read.query(), read.since(start)
+
+
+def _first_from(read: Reader) -> tuple[Query | None, Place | None]:
+    """The first ``relation FROM query`` of an INPUT clause that has been read."""
+    start = next(i for i, t in enumerate(read.tokens) if t.word == "INPUT")
+    look = read.inside(read.tokens[: read.position])
+    look.step(start + 1)
+    while look.next is not None:
+        relation = look.identifier("a relation's name") if look.next.is_name else ""
+        begin = look.position
+        if look.accept("FROM"):
+            return replace(look.query(), name=relation), look.since(begin)
+        look.group()
+        look.accept(",")
+    return None, None
 
 
 def _columns(read: Reader, clause: str) -> tuple[ColumnDeclaration, ...]:
@@ -120,15 +136,19 @@ def _columns(read: Reader, clause: str) -> tuple[ColumnDeclaration, ...]:
         if relation.lower() in seen:
             read.fail(f'{clause} has the relation "{relation}" twice', place)
         seen.add(relation.lower())
-        found += [replace(column(part), relation=relation) for part in read.groups()]
+        if read.accept("FROM"):
+            read.query()
+        else:
+            found += [replace(column(part), relation=relation) for part in read.groups()]
         if not read.accept(","):
             return tuple(found)
 
 
 def _at_relation(read: Reader) -> bool:
-    """Whether a relation is declared here by name: ``nodes (...)``."""
+    """Whether a relation is declared here by name: ``nodes (...)`` or ``nodes FROM table``."""
     after = read.tokens[read.position + 1 : read.position + 2]
-    return read.next is not None and read.next.is_name and bool(after) and after[0].is_symbol("(")
+    has_columns = bool(after) and (after[0].is_symbol("(") or after[0].word == "FROM")
+    return read.next is not None and read.next.is_name and has_columns
 
 
 def _wrong_clause(read: Reader) -> NoReturn:

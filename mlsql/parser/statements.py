@@ -98,7 +98,7 @@ class CreateModel:
     select: Expression
     minimize: Expression | None
     text: str  # the statement with every placeholder replaced by its literal
-    input_from_place: Place | None = None  # in ``text``: the whole INPUT FROM clause
+    input_from_place: Place | None = None  # in ``text``: ``FROM query``, where its columns are to stand
 
     @property
     def relations(self) -> tuple[str, ...]:

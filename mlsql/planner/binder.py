@@ -122,7 +122,7 @@ class ModelBinder:
         for d in self.statement.parameters:
             if d.element.kind != "float":
                 raise ProgrammingError(f"a parameter is FLOAT or DOUBLE, not {d.element}", place=d.place)
-            node = Parameter(d.name, d.element, d.shape)
+            node = Parameter(d.name, d.element, d.shape, d.frozen)
             self.add_parameter(ModelParameter(node, initial_of(d.initializer, d.shape), d.frozen))
 
     def add_parameter(self, parameter: ModelParameter) -> Parameter:
@@ -144,7 +144,7 @@ class ModelBinder:
         """The parameter that holds a statistic; what is asked for twice is computed once."""
         while label in self.parameters and self.parameters[label].statistic != value:
             label += "'"
-        node = Parameter(label, DOUBLE, shape)
+        node = Parameter(label, DOUBLE, shape, frozen=True)
         return self.add_parameter(ModelParameter(node, Initial("STATISTIC"), True, value))
 
     # -- the statement -------------------------------------------------------------------------------------------------

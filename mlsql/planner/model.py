@@ -91,6 +91,11 @@ class DataColumn:
     fill: str | None = None
 
     @property
+    def is_plain(self) -> bool:
+        """Whether it is a declared column as it is."""
+        return self.sql == "{0}" and self.vocabulary is None and self.fill is None
+
+    @property
     def takes_null(self) -> bool:
         """Whether NULL is a value like any other here."""
         return self.fill is not None or self.find in (Find.ROW, Find.INSIDE, Find.KNOWN)

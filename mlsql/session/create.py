@@ -10,6 +10,7 @@ from ..parser.statements import CreateModel, DropModel, RenameModel, RollbackMod
 from ..planner.binder import bind_model
 from ..planner.model import Model
 from .core import Session, runs
+from .relations import check_skeleton
 from .rows import message_rows
 
 
@@ -27,7 +28,16 @@ def create(session: Session, statement: CreateModel) -> Rows:
             hint="CREATE OR REPLACE MODEL drops it with its versions; CREATE MODEL IF NOT EXISTS keeps it",
         )
     definition = with_declared_inputs(session, statement)
-    check_sql(session, bind_model(definition))
+    model = bind_model(definition)
+    for part in model.parts.values():
+        check_sql(session, part)
+    check_sql(session, model)
+    if model.skeleton is not None:
+        try:
+            check_skeleton(session, model)
+        except Error as problem:
+            problem.at(definition.select.place)
+            raise
     session.catalog.save_model(name, statement.text, definition.text, replace=exists)
     return message_rows(session, f"model {name} {'replaced' if exists else 'created'}")
 
@@ -50,7 +60,7 @@ def with_declared_inputs(session: Session, statement: CreateModel) -> CreateMode
     if statement.input_from is None or statement.input_from_place is None:
         return statement
     query = statement.input_from
-    targets = {d.name.lower() for d in statement.target}
+    targets = {d.name.lower() for d in statement.target if d.relation.lower() == (query.name or "").lower()}
     try:
         described = session.storage.describe(query.text, query.values)
     except Error as problem:
@@ -58,12 +68,12 @@ def with_declared_inputs(session: Session, statement: CreateModel) -> CreateMode
         raise
     columns = [(name, text) for name, text in described if name.lower() not in targets]
     used = [(name, declared_type(session.storage, query, name, text)) for name, text in columns]
-    clause = ", ".join(f'"{name}" {text}' for name, text in used)
+    clause = ", ".join(f"{quoted(name)} {text}" for name, text in used)
     place = statement.input_from_place
-    text = f"{statement.text[: place.start]}INPUT ({clause}){statement.text[place.end :]}"
+    text = f"{statement.text[: place.start]}({clause}){statement.text[place.end :]}"
     [declared] = parse(text)
     assert isinstance(declared, CreateModel)
-    return declared
+    return with_declared_inputs(session, declared)  # of the next relation
 
 
 @runs(DropModel)

@@ -69,8 +69,9 @@ def describe(session: Session, statement: DescribeModel) -> Rows:
     definition = session.models.definition(statement.model)
     model = bind_model(definition, sizes_of(version) if version else {})
     rows: list[tuple[str, str, str, str]] = []
-    for role, columns in (("input", model.inputs), ("target", model.targets)):
-        rows += [(role, name, model.type_texts[name], "") for name in columns]
+    inputs = {f"{r}.{n}": t for r, part in model.parts.items() for n, t in part.type_texts.items() if n in part.inputs}
+    rows += [("input", name, inputs.get(name) or model.type_texts[name], "") for name in inputs or model.inputs]
+    rows += [("target", name, model.type_texts[name], "") for name in model.targets]
     for column, keys in version.classes.items() if version else ():
         role = "keys" if column in model.vocabularies else "classes"
         rows.append((role, column, keys.type_text, keys.shown()))

@@ -23,6 +23,7 @@ from ..planner.model import Model
 from ..planner.node import Node, walk
 from ..planner.ops import Column, Parameter, Positions
 from ..planner.plan import Plan
+from ..types import concrete
 from .core import Session
 from .models import parameter_arrays, sizes_of
 from .relations import RelationRows, Wanted, assigned, read_relations
@@ -112,17 +113,15 @@ def computed(
     read = read_relations(session, model, sources, picked, version=version, keys=True)
     fitted = bind_model(definition, read.facts | told)
     nodes = wanted(fitted)
+    labels = {n.type.element.column for n in nodes.values()} & read.classes.keys()
+    classes = {c: typed(session.storage, read.classes[c]) for c in labels if c}
+    if fitted.rows.rows == 0:
+        empty = {n: np.zeros((0, *concrete(node.type.shape))) for n, node in nodes.items()}
+        return Predicted(0, nodes, empty, {}, read.keys, classes)
     plan = optimize(Plan(with_flags(fitted, nodes), fitted.names)).plan
     values = evaluate_over(plan, read, parameter_arrays(fitted, version))
-    labels = {n.type.element.column for n in nodes.values()} & read.classes.keys()
-    return Predicted(
-        fitted.rows.rows or 1,
-        nodes,
-        values,
-        {n: values[FLAG + n] for n in nodes if FLAG + n in values},
-        read.keys,
-        {c: typed(session.storage, read.classes[c]) for c in labels if c},
-    )
+    there = {n: values[FLAG + n] for n in nodes if FLAG + n in values}
+    return Predicted(fitted.rows.rows or 1, nodes, values, there, read.keys, classes)
 
 
 def with_flags(model: Model, nodes: Mapping[str, Node]) -> dict[str, Node]:

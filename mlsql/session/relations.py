@@ -10,15 +10,16 @@ import pyarrow as pa
 
 from ..errors import DataError, Place, ProgrammingError, listed, suggest
 from ..executor.catalog import StoredVersion
-from ..executor.dataset import Source, classes_of, keys_of, load, match
+from ..executor.dataset import Source, classes_of, keys_of, load, match, quoted, read_type
 from ..executor.device import Array
 from ..executor.learn import copied, statistics_of
-from ..executor.skeleton import Rows, Tables, run_skeleton
+from ..executor.load import leaf_arrays
+from ..executor.skeleton import Rows, Tables, check_rows, run_skeleton
 from ..executor.vocabulary import Keys, registered
 from ..parser.statements import Query
 from ..planner.model import DataColumn, Find, Model
-from ..planner.node import Node
-from ..planner.ops import Positions, Take
+from ..planner.node import Node, walk
+from ..planner.ops import Column, Positions, Take
 from ..planner.skeleton import rows_symbol, table_name
 from ..types import RowSet, Symbol
 from .core import Session
@@ -89,6 +90,18 @@ class Wanted:
     pick: Callable[[Model], Collection[Node]]
 
 
+def check_skeleton(session: Session, model: Model) -> None:
+    """Whether DuckDB can compute the keys of a model, tried on tables without rows."""
+    assert model.skeleton is not None
+    with Tables(session.storage) as tables:
+        for part in model.parts.values():
+            columns = [f"CAST(NULL AS {read_type(part, n)}) AS {quoted(n)}" for n in part.inputs]
+            tables.add(part.rows, session.storage.query(f"SELECT {', '.join(columns)} WHERE FALSE"))
+        run_skeleton(tables, model.skeleton, [model.rows.name])
+        for text in model.keys.values():
+            tables.column(model.rows, text)
+
+
 class RelationReader:
     """Reads the relations of a model while its tables are known to DuckDB."""
 
@@ -153,8 +166,12 @@ class RelationReader:
         every: dict[str, DataColumn] = {}
         for name, part in model.parts.items():
             leaves = used_leaves(model, part, roots, False)
+            plain = {n: leaf for n, leaf in leaves.items() if leaf.is_plain}
+            rest = {n: leaf for n, leaf in leaves.items() if not leaf.is_plain}
             try:
-                found |= load(self.session.storage, copies[name], part, leaves, classes, fillings).columns
+                for leaf in plain.values():  # they are there as they are
+                    found |= leaf_arrays(self.tables.tables[name].column(leaf.reads[0]), [leaf], {}, {}, 1)
+                found |= load(self.session.storage, copies[name], part, rest, classes, fillings).columns if rest else {}
             except DataError as problem:
                 problem.at(self.sources[name].place)
                 raise
@@ -167,6 +184,8 @@ def positions_of(path: Node, found: Rows) -> Array:
     if isinstance(path, Take):
         return positions_of(path.x, found)[positions_of(path.index, found)]
     assert isinstance(path, Positions)
+    if path.name not in found.arrays:  # every row stands for the row of its own number
+        return np.arange(found.counts[path.rows.name])
     return found.arrays[path.name]
 
 
@@ -200,6 +219,8 @@ def read_relations(
         copies = reader.copy(model, wanted.pick(model), learn)
         asked = {model.rows.name} if keys and model.keys else set()
         found = run_skeleton(tables, model.skeleton, asked)
+        if learn or found.counts.get(model.rows.name, 1):
+            check_rows(model.skeleton, found)
         facts = {rows_symbol(name): count for name, count in found.counts.items()}
         facts |= {Symbol(fact): 1 for fact in found.facts}
         classes: Mapping[str, Keys] = version.classes if version else {}
@@ -207,13 +228,16 @@ def read_relations(
         if learn:
             classes, fillings = reader.learn(model, copies, found, kept(found.counts.get(model.rows.name, 1)))
         fitted = wanted.bind(facts | sizes_told(classes))
-        arrays, leaves = reader.arrays(fitted, copies, wanted.pick(fitted), classes, fillings)
+        roots = wanted.pick(fitted)
+        arrays, leaves = reader.arrays(fitted, copies, roots, classes, fillings)
+        read = {n.name for n in walk(roots) if isinstance(n, (Column, Positions))}
+        arrays |= {name: array for name, array in found.arrays.items() if name in read}
         always = [n for n, leaf in leaves.items() if is_flag(leaf) and arrays[n].all()]
         facts |= {Symbol(n): 1 for n in always}
         texts = model.keys if keys else {}
         outputs = {name: tables.column(RowSet(model.rows.name), text) for name, text in texts.items()}
     statistics = {n: fillings[n] for part in model.parts.values() for n in part.statistics}
-    return RelationRows(arrays | found.arrays, facts, classes, statistics, outputs)
+    return RelationRows(arrays, facts, classes, statistics, outputs)
 
 
 def is_flag(leaf: DataColumn) -> bool:

@@ -18,8 +18,8 @@ from ..parser.statements import CreateModel, Expression, Train
 from ..planner.binder import bind_model
 from ..planner.expressions import bind_expression
 from ..planner.model import Model
-from ..planner.node import Node, depends_on, rebuilt, walk
-from ..planner.ops import Column, Concat, Count, Counter, Index, State, Take, one
+from ..planner.node import Node, walk
+from ..planner.ops import Column, Count, Counter, Index, State, Take, one
 from ..planner.plan import Plan
 from ..planner.restrict import Restriction
 from ..types import BOOLEAN, UNIT, RowSet, TypeProblem
@@ -175,20 +175,7 @@ def batch_leaves(model: Model, plan: Plan, table: RowSet, batch: RowSet, index: 
             moved[node] = Column(node.name, table, node.element, node.shape)
     if index is None:
         return moved
-    taken = {node: Take(column, index) for node, column in moved.items() if isinstance(column, Column)}
-    prepared = learned_from_data(model, plan)
-    over_table = rebuilt(prepared, moved)
-    return moved | taken | {node: Take(over_table[node], index) for node in prepared}
-
-
-def learned_from_data(model: Model, plan: Plan) -> list[Node]:
-    """What columns become by statistics alone: it is the same in every step, so it is computed over the table."""
-    frozen = [p.node for p in model.parameters.values() if p.statistic is not None]
-    learnable = [p.node for p in model.parameters.values() if not p.frozen]
-    nodes = list(plan.nodes())
-    by_statistic = depends_on(nodes, frozen) - depends_on(nodes, learnable)
-    return [n for n in nodes if n in by_statistic and n.type.rows == model.rows and n.kind in ("map", "reduce", "shape")
-            and not isinstance(n, Concat)]  # fmt: skip
+    return moved | {node: Take(column, index) for node, column in moved.items() if isinstance(column, Column)}
 
 
 def parameter_views(loop: LoopPlan) -> dict[Node, Node]:

@@ -56,6 +56,11 @@ def place_into(node: Node) -> Node | None:
     return Place(added, k, size, x) if x.type == placed.type else None
 
 
+def changes(node: Node) -> bool:
+    """Whether a leaf may have another value at every step. What is frozen, such as a column's average, has not."""
+    return isinstance(node, (State, Counter, Index)) or (isinstance(node, Parameter) and not node.frozen)
+
+
 @rule(
     *MAPS,
     Cast,
@@ -75,9 +80,9 @@ def take_last(node: Node) -> Node | None:
     others = [n for n in node.inputs if not isinstance(n, Take)]
     if not taken or any(t.index is not taken[0].index for t in taken):
         return None
-    if not all(isinstance(n, Constant) for n in others) or len(taken) + len(others) != len(node.inputs):
-        return None
-    if any(isinstance(n, (Parameter, State, Counter, Index)) for n in walk(t.x for t in taken)):
+    if any(n.inputs or n.type.rows != UNIT for n in others) or any(
+        map(changes, walk([*others, *(t.x for t in taken)]))
+    ):
         return None
     if node.nbytes > sum(t.nbytes for t in taken) and not isinstance(node, Cast):
         return None

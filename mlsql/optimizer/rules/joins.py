@@ -11,23 +11,19 @@ from ...planner.ops import (
     Cast,
     Concat,
     Contract,
-    Counter,
     GroupJoin,
-    Index,
     LogSumExp,
     Max,
     Min,
     Multiply,
     Pad,
     PairDot,
-    Parameter,
     Pick,
     Place,
     Reshape,
     Segment,
     Slice,
     Softmax,
-    State,
     Sum,
     Take,
     Transpose,
@@ -37,6 +33,7 @@ from ...planner.ops.contract import ROW
 from ...types import UNIT
 from ..rule import rule
 from .algebra import MAPS
+from .indexing import changes
 
 ROW_WISE: tuple[type[Node], ...] = (
     *MAPS,
@@ -71,7 +68,7 @@ def take_of_take(node: Node) -> Node | None:
 
 def is_learned(*nodes: Node) -> bool:
     """Whether the values may change from step to step."""
-    return any(isinstance(n, (Parameter, State, Counter, Index)) for n in walk(nodes))
+    return any(changes(n) for n in walk(nodes))
 
 
 @rule(
@@ -162,3 +159,42 @@ def dot_of_takes(node: Node) -> Node | None:
             new = PairDot(x, i, y, j) if a == b and out == ROW and pays(x, i, j) and pays(y, i, j) else None
             return new if new is not None and new.type == node.type else None
     return None
+
+
+@rule(
+    Concat,
+    law="concat(take(x, i), take(y, i)) = take(concat(x, y), i)",
+    before="concat(take(x, i), take(y, i), take(z, j))",
+    after="concat(take(concat(x, y), i), take(z, j))",
+    when="no parameter reaches x and y",
+    why="the columns of a table are laid side by side once, and a batch is one gather a table instead of one a column",
+    example="CREATE MODEL m INPUT flights (plane BIGINT, delay FLOAT), planes (id BIGINT, seats FLOAT, age FLOAT) "
+    "AS SELECT LINEAR([delay, p.seats, p.age], 1) AS y FROM flights f JOIN planes p ON p.id = f.plane "
+    "MINIMIZE AVG(y ** 2)",
+)
+def takes_side_by_side(node: Node) -> Node | None:
+    assert isinstance(node, Concat)
+    runs: list[list[Node]] = []
+    for part in node.parts:
+        if runs and (index := fixed_index(part)) is not None and fixed_index(runs[-1][0]) is index:
+            runs[-1].append(part)
+        else:
+            runs.append([part])
+    if len(runs) in (1, len(node.parts)):
+        return None  # nothing to gain, or all of one index: take_last
+    return Concat(tuple(joined(run, node.axis) for run in runs), node.axis)
+
+
+def fixed_index(node: Node) -> Node | None:
+    """The index of rows that are taken of fixed data."""
+    if isinstance(node, Take) and node.x.type.rows != UNIT and not is_learned(node.x):
+        return node.index
+    return None
+
+
+def joined(run: Sequence[Node], axis: int) -> Node:
+    """Takes of one index as one take."""
+    if len(run) == 1:
+        return run[0]
+    takes = [n for n in run if isinstance(n, Take)]
+    return Take(Concat(tuple(t.x for t in takes), axis), takes[0].index)

@@ -25,12 +25,13 @@ class Column(Node):
 
 @operator
 class Parameter(Node):
-    """A tensor that training may change."""
+    """A tensor that training may change, unless it is ``frozen``."""
 
     kind: ClassVar[str] = "parameter"
     name: str
     element: Element
     shape: Shape = ()
+    frozen: bool = False
 
     def infer(self) -> Type:
         return Type(UNIT, self.element, self.shape)
