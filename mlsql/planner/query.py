@@ -535,13 +535,11 @@ class QueryBinder:
             same = scope.values.get(".".join(p.name for p in tree.parts).lower())
         if same is not None and (same.node is not None or same.text is not None):
             return replace(same, name=name)
-        if self.is_text(tree, scope):
-            return Value(name, None, self.text_of(tree, scope))
         self.host.alias = name
         try:
             node = binder.bind(tree)
         except ProgrammingError:
-            if not self.is_of_keys(tree, scope):
+            if not self.is_text(tree, scope) and not self.is_of_keys(tree, scope):
                 raise
             return Value(name, None, self.text_of(tree, scope))  # SQL that the model language does not have
         self.host.name_node(node, name)
@@ -551,7 +549,8 @@ class QueryBinder:
     def is_text(self, tree: exp.Expression, scope: Scope) -> bool:
         """Whether an expression computes with keys that are no numbers, so that only DuckDB can."""
         found = [scope.values.get(".".join(p.name for p in c.parts).lower()) for c in tree.find_all(exp.Column)]
-        learns = any(str(c.this).upper() in ("EMBED", "FEATURES", "ONE_HOT") for c in tree.find_all(exp.Anonymous))
+        ours = {"LINEAR", "EMBED", "FEATURES", "ONE_HOT", *AGGREGATES, *standard_layers()}
+        learns = any(str(c.this).upper() in ours for c in tree.find_all(exp.Anonymous))
         return not learns and bool(found) and any(v is not None and v.node is None for v in found)
 
     def is_of_keys(self, tree: exp.Expression, scope: Scope) -> bool:
