@@ -60,7 +60,7 @@ def mlsql_side(weights: Path) -> None:
     con.execute(MODEL)
     con.execute("TRAIN taste ON ratings WITH SGD (learning_rate = 1e-30, batch_size = 1024, steps = 1)")
     drawn = parameters(con, "taste")
-    np.savez(weights, u=drawn["u.weight"][:USERS], v=drawn["v.weight"][:ITEMS])
+    np.savez(weights, u=drawn["u.embedding"][:USERS], v=drawn["v.embedding"][:ITEMS])
     train = (
         f"TRAIN taste ON ratings WITH SGD (learning_rate = {RATE / 2 * options.batch_size}, "
         f"batch_size = {options.batch_size}, epochs = %d, shuffle = %s)"

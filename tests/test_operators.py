@@ -18,6 +18,8 @@ import scipy.special
 from support import differences, expanded, measure, random_leaves, run, value_of, weighted_sum
 
 from mlsql.autodiff.gradient import gradients
+from mlsql.autodiff.per_group import LAID_OUT, Blocks, per_group
+from mlsql.errors import NotSupportedError
 from mlsql.optimizer.rule import RULES
 from mlsql.optimizer.rules.joins import ROW_WISE
 from mlsql.planner.node import OPERATORS, Node, substitute, walk
@@ -50,6 +52,7 @@ from mlsql.planner.ops import (
     Place,
     Positions,
     Put,
+    Regroup,
     Reshape,
     ScatterAdd,
     Segment,
@@ -69,6 +72,7 @@ from mlsql.types import BIGINT, BOOLEAN, DOUBLE, FLOAT, INTEGER, UNIT, Element, 
 R = RowSet("r", 5)
 S = RowSet("s", 3)
 ONE = RowSet("one", 1)
+TEN = RowSet("ten", 10)
 LEAVES = (Column, Parameter, Positions, State, Counter, Index, Count)
 
 
@@ -146,7 +150,7 @@ ANY_TYPE = (
 SAMPLES: dict[type[Node], Callable[[Element], list[Node]]] = {
     Column: lambda e: [col("x", element=e), col("x", 2, 3, element=e)],
     Parameter: lambda e: [par("p", element=e), par("p", 3, element=e)],
-    State: lambda e: [State("s", e, (3,))],
+    State: lambda e: [State("s", e, (3,)), State("s", e, (3,), R)],
     Counter: lambda e: [Counter("step")],
     Count: lambda e: [Count(R)],
     Index: lambda e: [Index(S, R)],
@@ -177,6 +181,11 @@ SAMPLES: dict[type[Node], Callable[[Element], list[Node]]] = {
         Reshape(Transpose(col("x", 2, 3, element=e), (1, 0)), (6,)),  # its numbers are not in row-major order
         Reshape(Slice(col("x", 2, 3, element=e), 1, 0, 2), (4,)),
         Reshape(par("p", 1, element=e), ()),
+    ],
+    Regroup: lambda e: [
+        Regroup(col("x", 4, element=e), TEN, (2,)),
+        Regroup(col("x", 2, element=e, rows=TEN), R, (2, 2)),
+        Regroup(Transpose(col("x", 2, 3, element=e), (1, 0)), RowSet("thirty", 30), ()),
     ],
     Transpose: lambda e: [
         Transpose(col("x", 2, 3, element=e), (1, 0)),
@@ -444,6 +453,7 @@ OF_NODE: dict[type[Node], Callable[..., Any]] = {
     Softmax: lambda n, x: scipy.special.softmax(x, axis=-1),
     Broadcast: repeated,
     Reshape: lambda n, x: x.reshape((*x.shape[: x.ndim - n.x.type.rank], *n.target)),
+    Regroup: lambda n, x: x.reshape(n.rows.rows, *n.target),
     Transpose: lambda n, x: np.moveaxis(
         x, [i + x.ndim - len(n.order) for i in n.order], range(x.ndim - len(n.order), x.ndim)
     ),
@@ -637,3 +647,16 @@ def test_whole_numbers_and_conditions_count_as_numbers(name: str) -> None:
         arrays = {n: np.ones(5, n.type.element.storage) for n in node.inputs}
         expected = reference(node, {n: v if cls in LOGICAL else v.astype(float) for n, v in arrays.items()})
         np.testing.assert_allclose(value_of(node, arrays), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, c in OPERATORS.items() if not issubclass(c, (*LAID_OUT, Iterate)) and c in SAMPLES]
+)
+def test_what_cannot_be_laid_out_by_groups_is_named(name: str) -> None:
+    """TRAIN ... PER lays out the operators that work inside a row or read another one, and refuses any other."""
+    blocks = Blocks(S, R, 2, None, Positions("numbers", S, S))
+    direct = [n for n in samples(OPERATORS[name]) if not any(x.inputs for x in n.inputs)]
+    assert direct
+    for node in direct:
+        with pytest.raises(NotSupportedError, match=f"the operator {name} by groups"):
+            per_group(Plan({"x": node}), {}, blocks)

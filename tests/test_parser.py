@@ -594,11 +594,11 @@ def test_incomplete(text):
             """,
         ),
         (
-            "TRAIN m ON t WHIT ADAM",
+            "TRAIN m ON t PER (g) VALIDATE 9 PERCENT WHIT ADAM",
             """
-            line 1, column 14: expected VALIDATE, WEIGHT BY, MINIMIZE, WITH, UNTIL, WITHIN or FROM SCRATCH, found "WHIT"
-            |   TRAIN m ON t WHIT ADAM
-            |                ^^^^
+            line 1, column 41: expected WEIGHT BY, MINIMIZE, WITH, UNTIL, WITHIN, SAMPLE or FROM SCRATCH, found "WHIT"
+            |   TRAIN m ON t PER (g) VALIDATE 9 PERCENT WHIT ADAM
+            |                                           ^^^^
             hint: did you mean "WITH"?
             """,
         ),

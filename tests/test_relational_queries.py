@@ -107,7 +107,7 @@ def relations_of(query: str) -> str:
 
 
 @pytest.mark.parametrize("name", QUERIES)
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_select_without_parameters_is_a_query(db: Any, name: str, data: st.DataObject) -> None:
     given_tables = tables(data.draw)

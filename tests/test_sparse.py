@@ -396,7 +396,7 @@ def test_a_table_that_is_read_twice_is_written_in_place_too() -> None:
     loop = loop_of(friends, SETTINGS[0])
     program, _ = loop.generated()
     assert [n.operator_name() for n in program.layout.overwrites] == ["scatter_add"]
-    assert program.source.count("add_rows(") == 2
+    assert program.source.count("add_scaled_rows(") == 2
     assert "copyto" not in program.source
 
 
@@ -506,7 +506,7 @@ def test_a_vector_that_is_picked_from_is_trained_validated_and_used(solver: str)
     worst = con.execute("SELECT max(abs(PREDICT(m, k) - y)) FROM visits").fetchone()[0]
     assert worst < 0.02
     code = con.execute(f"EXPLAIN (CODE) TRAIN m ON visits WITH {solver})").fetchall()
-    assert any("add_rows" in line or "put_rows" in line for (line,) in code)
+    assert any("add_scaled_rows" in line or "put_rows" in line for (line,) in code)
 
 
 @pytest.mark.parametrize("batch", ["16", "ALL"])

@@ -29,12 +29,13 @@ from ..planner.ops import (
     like,
 )
 from ..planner.plan import Plan
-from ..types import Element, TypeProblem, concrete
+from ..types import UNIT, Element, RowSet, Type, TypeProblem, concrete
 from .gradient import adjoints, zeros
-from .sparse import TableGradient, table_gradient, table_reads, table_state, times, update_table
+from .sparse import TableGradient, is_gradient_itself, table_gradient, table_reads, table_state, times, update_table
 from .updates import Transform, descend
 
 STEP = Counter("step")  # the number of the step, from 1
+Spans = Mapping[Parameter, tuple[State, int, int]]
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,38 @@ class Training:
     """
 
     iterate: Iterate
-    spans: Mapping[Parameter, tuple[State, int, int]]
+    spans: Spans
     names: Mapping[Node, str]
+
+
+class Together:
+    """One model for all rows: how the parts of a training plan fit together, and what each is.
+
+    Another layout (see ``per_group.py``) has weights and a loss for every row of ``rows``.
+    """
+
+    rows: RowSet = UNIT  # what has weights of its own
+    step: Node = STEP  # the number of the step, as the update rule counts
+
+    def placed(self, plan: Plan, views: Mapping[Node, Node]) -> Plan:
+        """The plan over the weights, its output "loss" one number for every row of ``rows``."""
+        return plan.replaced(views)
+
+    def minimized(self, loss: Node) -> Node:
+        """The single number of which the gradient is taken."""
+        return loss
+
+    def reported(self, loss: Node) -> Node:
+        """The single number that the log tells."""
+        return loss
+
+    def lazy(self, updates: Mapping[State, Node], spans: Spans) -> Mapping[State, Node]:
+        """The updates, but of what a step does not read. (Tables of one model for all rows are kept so as they are.)"""
+        return updates
+
+    def advanced(self, updates: Mapping[State, Node]) -> Mapping[State, Node]:
+        """The states of the loop and their next values."""
+        return updates
 
 
 def training_plan(
@@ -62,36 +93,49 @@ def training_plan(
     steps: int,
     clip_norm: float | None = None,
     skip_nan: bool = False,
+    layout: Together | None = None,
 ) -> Training:
-    """Plan ``steps`` steps an epoch of ``transform`` on the output "loss" of ``plan``.
+    """Plan ``steps`` steps an epoch of ``transform`` on the output "loss" of ``plan``, one model for all rows unless
+    ``layout`` says otherwise.
 
     Raises TypeProblem if the loss is not a single number or no parameter is left to learn.
     """
     if not parameters:
         raise TypeProblem("the model has no parameter that could be trained", hint="all parameters are FROZEN")
-    spans = spans_of(plan.outputs["loss"], parameters)
-    plan = plan.replaced({p: view_of(p, *span) for p, span in spans.items()})
+    layout = layout or Together()
+    spans = spans_of(plan.outputs["loss"], parameters, layout.rows)
+    plan = layout.placed(plan, {p: view_of(p, *span) for p, span in spans.items()})
     loss = plan.outputs["loss"]
-    flat, tables, named = gradients_of(loss, spans)
+    flat, tables, named = gradients_of(layout.minimized(loss), spans)
     squares = [*map(square, flat.values()), *(t.square() for t in tables if t.rows)]
     factor = clip_factor(squares, clip_norm) if clip_norm else None
     finite = Equal(Subtract(loss, loss), like(0, loss)) if skip_nan else None
     updates: dict[State, Node] = {}
     for weight, g in flat.items():
-        updates |= update_flat(weight, g, transform, rate, factor, finite)
+        updates |= update_flat(weight, g, transform, rate, layout.step, factor, finite)
     for t in tables:
-        updates |= update_table(t, transform, rate, STEP, factor, finite)
-    iterate = Iterate(solver, epochs, steps, tuple(updates), tuple(updates.values()), loss)
+        updates |= update_table(t, transform, rate, layout.step, factor, finite)
+    if not is_gradient_itself(transform, layout.step):
+        updates = dict(layout.lazy(updates, spans))
+    after = layout.advanced(updates)
+    iterate = Iterate(solver, epochs, steps, tuple(after), tuple(after.values()), layout.reported(loss))
     return Training(iterate, spans, {**named, **plan.names})
 
 
 def update_flat(
-    weight: State, g: Node, transform: Transform, rate: Node, factor: Node | None, finite: Node | None
+    weight: State,
+    g: Node,
+    transform: Transform,
+    rate: Node,
+    step: Node,
+    factor: Node | None,
+    finite: Node | None,
 ) -> dict[State, Node]:
     """The new values of what the update rule carries for a flat vector, and of the vector."""
-    slots = {name: State(name_for(name, weight.element), weight.element, weight.shape) for name in transform.slots}
+    element = weight.element
+    slots = {name: State(name_for(name, element), element, weight.shape, weight.rows) for name in transform.slots}
     g = g if factor is None else times(g, factor)
-    new_weight, new_slots = descend(transform, rate).update(g, weight, slots, STEP)
+    new_weight, new_slots = descend(transform, rate).update(g, weight, slots, step)
     new = {**{state: new_slots[name] for name, state in slots.items()}, weight: new_weight}
     return new if finite is None else {state: Where(finite, n, state) for state, n in new.items()}
 
@@ -101,9 +145,14 @@ def name_for(name: str, element: Element) -> str:
     return name if element.name == "FLOAT" else f"{name}_{element.name.lower()}"
 
 
-def spans_of(loss: Node, parameters: Sequence[Parameter]) -> dict[Parameter, tuple[State, int, int]]:
-    """Where each parameter lies: a table in a state of its own, any other in the flat vector of its element type."""
-    tables = table_reads(loss, parameters)
+def spans_of(
+    loss: Node, parameters: Sequence[Parameter], rows: RowSet = UNIT
+) -> dict[Parameter, tuple[State, int, int]]:
+    """Where each parameter lies: a table in a state of its own, any other in the flat vector of its element type.
+
+    Where every row of ``rows`` has parameters of its own, all of them lie in flat vectors.
+    """
+    tables = table_reads(loss, parameters) if rows == UNIT else {}
     sizes: dict[Element, int] = {}
     starts: dict[Parameter, tuple[int, int]] = {}
     for p in parameters:
@@ -114,7 +163,7 @@ def spans_of(loss: Node, parameters: Sequence[Parameter]) -> dict[Parameter, tup
             start = sizes.get(p.element, 0)
             starts[p] = (start, start + size)
             sizes[p.element] = start + size
-    vectors = {e: State(name_for("weights", e), e, (n,)) for e, n in sizes.items()}
+    vectors = {e: State(name_for("weights", e), e, (n,), rows) for e, n in sizes.items()}
     return {
         p: (vectors[p.element], *starts[p]) if p in starts else (table_state(p), 0, concrete(p.shape)[0])
         for p in parameters
@@ -128,9 +177,7 @@ def view_of(parameter: Parameter, state: State, start: int, stop: int) -> Node:
     return Reshape(Slice(state, 0, start, stop), parameter.shape)
 
 
-def gradients_of(
-    loss: Node, spans: Mapping[Parameter, tuple[State, int, int]]
-) -> tuple[dict[State, Node], list[TableGradient], dict[Node, str]]:
+def gradients_of(loss: Node, spans: Spans) -> tuple[dict[State, Node], list[TableGradient], dict[Node, str]]:
     """The gradient by each flat vector (the parameters' gradients end to end, in the order of their spans), by the rows
     that are read from each table; and names for all of them."""
     views = {p: view_of(p, *span) for p, span in spans.items()}
@@ -147,19 +194,15 @@ def gradients_of(
     names = {g: f"d {p.name}" for p, g in by_parameter.items() if g.inputs}
     flat: dict[State, Node] = {}
     for state in dict.fromkeys(spans[p][0] for p in by_parameter):
-        flat[state] = end_to_end([(p, g) for p, g in by_parameter.items() if spans[p][0] is state])
+        flat[state] = end_to_end([(views[p].type, g) for p, g in by_parameter.items() if spans[p][0] is state])
         names[flat[state]] = name_for("gradient", state.element)
     tables = [table_gradient(view, reads[view], found) for view in views.values() if isinstance(view, State)]
     return flat, tables, names
 
 
-def end_to_end(parts: Sequence[tuple[Parameter, Node]]) -> Node:
-    """The gradients of parameters as one flat vector."""
-    flat: list[Node] = []
-    for p, g in parts:
-        shape = (math.prod(concrete(p.shape)),)
-        flat.append(broadcast(Reshape(g, shape), p.type.with_(shape=shape)))
-    return Concat(tuple(flat), 0)
+def end_to_end(parts: Sequence[tuple[Type, Node]]) -> Node:
+    """Values of parameters, such as their gradients, each broadcast to a type, as one flat vector."""
+    return Concat(tuple(Reshape(broadcast(n, t), (math.prod(concrete(t.shape)),)) for t, n in parts), 0)
 
 
 def square(g: Node) -> Node:

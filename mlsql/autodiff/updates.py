@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..planner.node import Node
-from ..planner.ops import Add, Divide, Multiply, Power, Sqrt, Subtract, like
+from ..planner.ops import Add, Divide, Multiply, Power, Sqrt, Subtract, cast, like
+from ..types import DOUBLE
 
 Slots = Mapping[str, Node]
 Update = Callable[[Node, Node, Slots, Node], tuple[Node, dict[str, Node]]]
@@ -70,6 +71,11 @@ def running_mean(old: Node, new: Node, decay: float) -> Node:
     return Add(scaled(old, decay), scaled(new, 1 - decay))
 
 
+def counted(x: Node, g: Node) -> Node:
+    """A function of the step in no wider a type than the gradient's; steps that an array counts are DOUBLE."""
+    return cast(x, g.type.element) if x.type.element == DOUBLE else x
+
+
 def scale_by_adam(beta1: float, beta2: float, epsilon: float) -> Transform:
     """m / (sqrt(v) + epsilon) with m and v the bias-corrected running means of g and g*g.
 
@@ -79,8 +85,8 @@ def scale_by_adam(beta1: float, beta2: float, epsilon: float) -> Transform:
     def update(g: Node, w: Node, slots: Slots, step: Node) -> tuple[Node, dict[str, Node]]:
         m = running_mean(slots["first_moment"], g, beta1)
         v = running_mean(slots["second_moment"], Multiply(g, g), beta2)
-        correction1 = Subtract(like(1, step), Power(like(beta1, step), step))
-        correction2 = Sqrt(Subtract(like(1, step), Power(like(beta2, step), step)))
+        correction1 = counted(Subtract(like(1, step), Power(like(beta1, step), step)), g)
+        correction2 = counted(Sqrt(Subtract(like(1, step), Power(like(beta2, step), step))), g)
         size = Add(Divide(Sqrt(v), correction2), like(epsilon, v))
         return Divide(Divide(m, size), correction1), {"first_moment": m, "second_moment": v}
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..planner.node import Node, walk
-from ..planner.ops import Column, Count, Counter, Index, Parameter, Pick, Place, Positions, State
+from ..planner.ops import Column, Count, Counter, Index, Parameter, Pick, Place, Positions, Regroup, State
 from ..planner.plan import Plan
 from ..types import UNIT, RowSet, Type, concrete
 from .device import Array
@@ -19,8 +19,10 @@ SAMPLE_ROWS = 16
 
 
 def shrunk(outputs: Sequence[Node], limit: int = SAMPLE_ROWS) -> list[Node]:
-    """The same plan over at most ``limit`` rows of every row set."""
-    small: dict[RowSet, RowSet] = {}
+    """The same plan over at most ``limit`` rows of every row set that no other is made of."""
+    # rows that are laid out as groups of slots must go on fitting together
+    regrouped = [n for n in walk(outputs) if isinstance(n, Regroup)]
+    small = {r: r for n in regrouped for r in (n.rows, n.x.type.rows)}
 
     def smaller(value: Any) -> Any:
         if isinstance(value, RowSet) and value != UNIT:

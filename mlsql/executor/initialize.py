@@ -62,9 +62,12 @@ def draw(parameter: ModelParameter, seed: int) -> Array:
 
 
 def settled(parameter: ModelParameter, value: Array, unknown: str | None = None) -> Array:
-    """A table with the row of unknown keys, its last, as declared: zeros, or the average of the others."""
+    """A table with the row of unknown keys, its last, as declared: zeros, or the average of the others. (Or a table of
+    each group, all of them in one array.)"""
     kind = unknown or parameter.unknown
     if kind is None:
         return value
-    last = value[:-1].mean(axis=0, dtype=np.float64) if kind == "MEAN" and len(value) > 1 else 0
-    return np.concatenate([value[:-1], np.broadcast_to(last, (1, *value.shape[1:]))]).astype(value.dtype)
+    out = value.copy()
+    table = np.moveaxis(out, -len(parameter.node.shape), 0)  # a view with the keys in front
+    table[-1] = table[:-1].mean(axis=0, dtype=np.float64) if kind == "MEAN" and len(table) > 1 else 0
+    return out

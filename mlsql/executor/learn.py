@@ -20,9 +20,9 @@ Statistics = Mapping[str, Statistic]  # by parameter
 
 
 def copied(storage: Storage, source: Source, model: Model) -> pa.Table:
-    """The columns of a source that a model reads, in the types that it declares."""
+    """The columns of a source that a model reads, in the types that it declares; of none, its rows all the same."""
     items = [f"{as_declared(model, n, quoted(c))} AS {quoted(n)}" for n, (c, _) in source.columns.items()]
-    items = items or ["0"]  # of a relation that only lends its rows, nothing is read
+    items = items or ["NULL AS nothing"]
     return storage.query(f"SELECT {', '.join(items)} FROM {source.query.text}", source.query.values)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..planner.node import Node
-from ..planner.ops import Concat, Reshape, Slice, State, Transpose
+from ..planner.ops import Concat, Regroup, Reshape, Slice, State, Transpose
 from ..types import UNIT
 
 
@@ -34,7 +34,7 @@ class Layout:
 
 def is_view(node: Node) -> bool:
     """Whether the node's array is its input's array seen differently: no memory and no work of its own."""
-    return node.is_view and not (isinstance(node, Reshape) and not is_contiguous(node.inputs[0]))
+    return node.is_view and not (isinstance(node, (Reshape, Regroup)) and not is_contiguous(node.inputs[0]))
 
 
 def is_contiguous(node: Node) -> bool:

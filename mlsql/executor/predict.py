@@ -87,11 +87,15 @@ class Predictor:
     def chunk(self, arrays: Mapping[str, Array], rows: int, start: int) -> list[pa.Array]:
         """The outputs for at most CHUNK_ROWS rows."""
         count = min(CHUNK_ROWS, rows - start)
-        run = self.executable()
-        bound = {n: self.parameters[n] if isinstance(n, Parameter) else arrays[n.name] for n in run.program.arrays}  # type: ignore[attr-defined]
-        with np.errstate(all="ignore"):
-            values = run.bind(bound, {self.part: count})()
+        values = self.values(arrays, self.parameters, count)
         return [to_arrow(v, t, count, self.classes.get(n)) for v, (n, t) in zip(values, self.named(), strict=True)]
+
+    def values(self, columns: Mapping[str, Array], parameters: Mapping[Node, Array], count: int) -> Sequence[Any]:
+        """The outputs as arrays and numbers, for at most CHUNK_ROWS rows and the given parameters."""
+        run = self.executable()
+        bound = {n: parameters[n] if isinstance(n, Parameter) else columns[n.name] for n in run.program.arrays}  # type: ignore[attr-defined]
+        with np.errstate(all="ignore"):
+            return run.bind(bound, {self.part: count})()  # type: ignore[no-any-return]
 
     def with_nulls(self, columns: Sequence[pa.Array | pa.ChunkedArray]) -> dict[str, pa.Array]:
         """Rows without NULL are predicted; the others are NULL."""

@@ -15,7 +15,7 @@ from ..planner.node import Node, walk
 from ..planner.ops import Column, Counter, Index, Parameter, Positions, State
 from ..planner.plan import Plan
 from ..progress import Progress, Standing
-from ..types import RowSet, concrete
+from ..types import UNIT, RowSet, concrete
 from .codegen import generate
 from .device import Array
 from .hoist import hoist
@@ -27,8 +27,9 @@ class LoopPlan:
     """An optimized training plan, ready to run.
 
     ``outputs`` are the loss and the learning rate; ``updates`` the new value of every state. ``index`` picks the rows
-    of a batch from ``table``; None means that every step reads the whole table. ``spans`` says in which state a
-    parameter lies, from where to where along its first axis.
+    of a batch from ``table``; None means that every step reads the whole table. ``beside`` are the indexes that a step
+    takes besides, ``steps`` is the number of steps of an epoch. ``spans`` says in which state a parameter lies, from
+    where to where along its first axis.
     """
 
     loss: Node
@@ -40,6 +41,8 @@ class LoopPlan:
     spans: Mapping[Parameter, tuple[State, int, int]]
     step: Counter
     names: Mapping[Node, str] = field(default_factory=dict)
+    beside: tuple[Index, ...] = ()
+    steps: int = 1
     multiples: Mapping[RowSet, int] = field(default_factory=dict)  # row sets with so many rows a row of the batch
 
     def row_counts(self, row_sets: Iterable[RowSet], batch_rows: int) -> dict[RowSet, int]:
@@ -53,7 +56,7 @@ class LoopPlan:
         """The step's program, and the plans of what is computed once before the loop."""
         outputs, fixed = hoist([self.loss, self.rate, *self.updates.values()])
         updates = dict(zip(self.updates, outputs[2:], strict=True))
-        arguments = [self.step] if self.index is None else [self.index, self.step]
+        arguments = [self.step] if self.index is None else [self.index, *self.beside, self.step]
         return generate(outputs[:2], updates=updates, names=self.names, arguments=arguments), fixed
 
 
@@ -139,16 +142,16 @@ class Trainer:
 
     def first_states(self, initial: Mapping[str, Array]) -> dict[State, Array]:
         """Flat vectors and tables with the first weights in place, zeros for what the update rule carries."""
-        states = {s: np.zeros(concrete(s.shape), s.element.storage) for s in self.plan.updates}
+        states = {s: np.zeros((*lead(s), *concrete(s.shape)), s.element.storage) for s in self.plan.updates}
         for parameter, (state, start, stop) in self.plan.spans.items():
-            part = states[state][start:stop]
+            part = part_of(states[state], state, start, stop)
             part[...] = initial[parameter.name].reshape(part.shape)
         return states
 
     def parameters(self) -> dict[str, Array]:
         """The learnable parameters as they are now, as copies."""
         return {
-            p.name: self.states[state][start:stop].reshape(concrete(p.shape)).copy()
+            p.name: part_of(self.states[state], state, start, stop).reshape((*lead(state), *concrete(p.shape))).copy()
             for p, (state, start, stop) in self.plan.spans.items()
         }
 
@@ -184,7 +187,7 @@ class Trainer:
             read = [n for n in walk(plan.outputs.values()) if isinstance(n, (Column, Positions, Parameter))]
             leaves: dict[Node, Array] = {n: self.column(n) for n in read}
             row_sets = {r for n in walk(plan.outputs.values()) for r in n.row_sets()}
-            values = evaluate(plan, leaves, self.plan.row_counts(row_sets, self.table_rows))
+            values = evaluate(plan, leaves, self.row_counts(row_sets, self.table_rows))
             self.fixed = {c: values[c.name] for c in fixed}
         return Executable(program)
 
@@ -200,9 +203,17 @@ class Trainer:
                 leaf: self.states[leaf] if isinstance(leaf, State) else self.column(leaf)
                 for leaf in self.executable.program.arrays
             }
-            counts = self.plan.row_counts(self.executable.program.row_counts, rows)
+            counts = self.row_counts(self.executable.program.row_counts, rows)
             self.frames[rows] = self.executable.bind(arrays, counts)
         return self.frames[rows]
+
+    def row_counts(self, row_sets: Iterable[RowSet], batch_rows: int) -> dict[RowSet, int]:
+        """The rows of each row set in a step over so many rows."""
+        return self.plan.row_counts(row_sets, batch_rows)
+
+    def rows_of(self, batch: tuple[Any, ...]) -> int:
+        """How many rows a step reads."""
+        return len(batch[0]) if batch else len(self.rows)
 
     def batches(self) -> Iterator[tuple[Any, ...]]:
         """The indexes of each batch of an epoch; one empty tuple when the whole table is a batch."""
@@ -223,7 +234,7 @@ class Trainer:
         total, seen, rate, cut_short = 0.0, 0, 0.0, None
         deadline = math.inf if limits.seconds is None else self.started + limits.seconds
         for batch in self.batches():
-            count = len(batch[0]) if batch else len(self.rows)
+            count = self.rows_of(batch)
             self.step_count += 1
             loss, rate = self.frame(count)(*batch, self.step_count)
             if math.isfinite(loss):
@@ -304,6 +315,16 @@ class Trainer:
             reason,
             self.log,
         )
+
+
+def lead(state: State) -> tuple[int, ...]:
+    """The axis of rows of a state that has them."""
+    return () if state.rows == UNIT else (state.rows.rows or 0,)
+
+
+def part_of(array: Array, state: State, start: int, stop: int) -> Array:
+    """The view of a state's array in which a parameter lies."""
+    return array[start:stop] if state.rows == UNIT else array[:, start:stop]
 
 
 def validation(plan: Plan, rows: RowSet, columns: Mapping[str, Array]) -> Callable[[Mapping[Node, Array]], float]:

@@ -118,10 +118,11 @@ class Option:
 
 @dataclass(frozen=True)
 class Train:
-    """``TRAIN model [ON query [AS relation], ...]`` and its clauses.
+    """``TRAIN model [ON query [AS relation], ...] [PER (...)]`` and its other clauses.
 
     ``on`` is the first relation, ``others`` are the further ones; ``sample`` is how many rows each GROUP BY takes at
-    most of a group, from the one nearest to the output on.
+    most of a group, from the one nearest to the output on. ``per`` are the columns whose values say which group a row
+    belongs to; every group gets parameters of its own.
     """
 
     model: Name
@@ -140,6 +141,7 @@ class Train:
     validate_others: tuple[Query, ...] = ()
     sample: tuple[int, ...] = ()
     sample_place: Place | None = None
+    per: tuple[Name, ...] = ()
 
 
 @dataclass(frozen=True)

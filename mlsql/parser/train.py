@@ -7,10 +7,10 @@ from typing import Any, NoReturn
 
 from ..errors import Place
 from .reader import Reader
-from .statements import Expression, Option, Query, Train
+from .statements import Expression, Name, Option, Query, Train
 from .table import statement
 
-CLAUSES = ("ON", "VALIDATE", "WEIGHT BY", "MINIMIZE", "WITH", "UNTIL", "WITHIN", "SAMPLE", "FROM SCRATCH")
+CLAUSES = ("ON", "PER", "VALIDATE", "WEIGHT BY", "MINIMIZE", "WITH", "UNTIL", "WITHIN", "SAMPLE", "FROM SCRATCH")
 
 
 @statement("TRAIN")
@@ -31,6 +31,7 @@ def train(read: Reader) -> Train:
     return Train(
         model,
         on=on,
+        per=said.get("PER", ()),
         validate=validate,
         weight=said.get("WEIGHT BY"),
         minimize=said.get("MINIMIZE"),
@@ -85,6 +86,7 @@ def _at_clause(read: Reader) -> bool:
         or read.at("WEIGHT BY")
         or read.at("FROM SCRATCH")
         or read.at_minimize()
+        or (read.at("PER") and bool(after) and after[0].is_symbol("("))
         or (read.at("VALIDATE") and (word == "ON" or number))
         or (read.at("UNTIL") and kind in ("word", "name"))
         or (read.at("WITHIN") and number)
@@ -124,6 +126,18 @@ def _sample(read: Reader) -> tuple[tuple[int, ...], Place]:
     return tuple(counts), read.since(start)
 
 
+def _per(read: Reader) -> tuple[Name, ...]:
+    """``(column, ...)``."""
+    return tuple(_column(part) for part in read.groups())
+
+
+def _column(read: Reader) -> Name:
+    """A column's name, all of what ``read`` holds."""
+    found = Name(read.identifier("a column's name"), read.since(0))
+    read.expect_end()
+    return found
+
+
 def _with(read: Reader) -> tuple[str | None, Place | None, tuple[Option, ...]]:
     """``solver [(option = value, ...)]``, or options alone."""
     place = read.here
@@ -146,6 +160,7 @@ def _within(read: Reader) -> float:
 
 PARSERS: dict[str, Callable[[Reader], Any]] = {
     "ON": lambda read: read.sources(),
+    "PER": _per,
     "VALIDATE": _validate,
     "WEIGHT BY": _expression,
     "MINIMIZE": _expression,

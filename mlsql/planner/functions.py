@@ -123,6 +123,7 @@ class Function:
     build: Callable[..., Value]
     gives: str = "Node"  # or Data, or Category
     is_aggregate: bool = False
+    is_sql: bool = False  # DuckDB has a function of this name, too
 
     @property
     def usage(self) -> str:
@@ -139,7 +140,9 @@ class Function:
 FUNCTIONS: dict[str, Function] = {}
 
 
-def function(*names: str, aggregate: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def function(
+    *names: str, aggregate: bool = False, sql: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare a function of the model language; its first parameter is the binder's context.
 
     An aggregate's arguments are bound over the rows that it folds.
@@ -150,7 +153,7 @@ def function(*names: str, aggregate: bool = False) -> Callable[[Callable[..., An
         parameters = tuple(signature.parameters.values())[1:]
         for name in names:
             doc = inspect.cleandoc(build.__doc__ or "")
-            FUNCTIONS[name] = Function(name, doc, parameters, build, str(signature.return_annotation), aggregate)
+            FUNCTIONS[name] = Function(name, doc, parameters, build, str(signature.return_annotation), aggregate, sql)
         return build
 
     return declare
@@ -162,7 +165,7 @@ def _declare_operators() -> None:
         for name in cls.functions:
             parameters = tuple(inspect.signature(cls.__init__).parameters.values())[1:]
             build = functools.partial(_apply, cls)
-            FUNCTIONS[name] = Function(name, inspect.cleandoc(cls.__doc__ or ""), parameters, build)
+            FUNCTIONS[name] = Function(name, inspect.cleandoc(cls.__doc__ or ""), parameters, build, is_sql=True)
 
 
 def _apply(cls: type[Node], c: Context, *arguments: Node) -> Node:
@@ -172,13 +175,13 @@ def _apply(cls: type[Node], c: Context, *arguments: Node) -> Node:
 _declare_operators()
 
 
-@function("GREATEST")
+@function("GREATEST", sql=True)
 def greatest(c: Context, *x: Node) -> Node:
     """The largest of its arguments."""
     return functools.reduce(Maximum, c.number(*x))
 
 
-@function("LEAST")
+@function("LEAST", sql=True)
 def least(c: Context, *x: Node) -> Node:
     """The smallest of its arguments."""
     return functools.reduce(Minimum, c.number(*x))
@@ -398,7 +401,7 @@ def _known(c: Context, result: Node, there: Node | None) -> Node:
     return c.nulls.declare(result, some)
 
 
-@function("COALESCE", "IFNULL")
+@function("COALESCE", "IFNULL", sql=True)
 def coalesce(c: Context, *x: Node) -> Node:
     """The first of its arguments that is not NULL."""
     *first, out = c.number(*x)

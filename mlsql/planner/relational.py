@@ -18,8 +18,7 @@ from .model import DataColumn, Find, Model
 from .node import Node
 from .nulls import Nulls
 from .ops import Column, Take, one
-from .query import QueryBinder
-from .relations import Frame, Origin, Relation, Value
+from .query import Frame, Origin, QueryBinder, Relation, Value
 from .skeleton import TABLE, Skeleton, Text, quoted, rows_symbol
 
 

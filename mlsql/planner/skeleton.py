@@ -84,12 +84,17 @@ class Joined:
 class Join(Step):
     """Rows that come from one row of each side: a join, or a filter where there is a single side.
 
-    ``sql`` is what stands after FROM. Exports are texts over the aliases of the sides. The rows are in the order of
+    ``words`` is what stands after FROM. Exports are texts over the aliases of the sides. The rows are in the order of
     the first side's rows, then the second's, and so on.
     """
 
     sides: tuple[Joined, ...] = ()
-    sql: str = ""
+    words: list[str] = field(default_factory=list)
+
+    @property
+    def sql(self) -> str:
+        """What stands after FROM."""
+        return " ".join(word for word in self.words if word)
 
     def query(self) -> str:
         """The rows' positions on each side and the exports, in any order."""

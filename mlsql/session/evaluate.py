@@ -19,6 +19,7 @@ from ..planner.node import Node, walk
 from ..planner.ops import Column, Pick, Sigmoid, Softmax, Softplus
 from .core import Session, runs
 from .metrics import METRICS, PER_CLASS, RANKED, Metric
+from .per_group import check_columns, groups_of_version
 from .predict import (
     class_type,
     function_name,
@@ -153,7 +154,12 @@ def predictions_sql(
     scored = scored_model(model, task)
     source = match(session.storage, query, model, {**read_inputs(scored), task.target.name: task.target})
     function = scoring_function(session, statement, scored, version, task)
-    inputs = leaf_arguments(scored, {name: quoted(column) for name, (column, _) in source.columns.items()})
+    given = {name: quoted(column) for name, (column, _) in source.columns.items()}
+    groups = groups_of_version(session, version)
+    if groups is not None:
+        check_columns(session, groups, query)
+        given = {c: quoted(c) for c in groups.columns} | given
+    inputs = leaf_arguments(scored, given, groups)
     actual = quoted(source.columns[task.target.name][0])
     return f"SELECT {actual} AS actual, {function}({inputs}) AS s FROM {query.text}", query.values
 
@@ -212,5 +218,5 @@ def scoring_function(
 
     name = function_name(session, "evaluate", statement.model, version)
     struct = f"STRUCT({', '.join(f'{n} {t}' for n, t in types.items())})"
-    session.storage.function(name, score, leaf_types(model, version), struct)
+    session.storage.function(name, score, leaf_types(model, version, groups_of_version(session, version)), struct)
     return quoted(name)

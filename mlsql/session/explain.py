@@ -29,6 +29,7 @@ from ..types import UNIT, shape_text
 from .core import Session, runs
 from .create import with_declared_inputs
 from .models import parameter_arrays, sizes_told
+from .per_group import group_sizes
 from .predict import ALL_OUTPUTS, asked_for, rewritten
 from .relational_training import read_training, split
 from .rows import lines_rows, table_rows
@@ -92,6 +93,7 @@ def planned(session: Session, statement: Train) -> tuple[Model, Any, tuple[Step,
         return planned_relations(session, statement, definition, settings)
     sizes: Mapping[Any, int] = {}
     known: list[Column] = []
+    sizes_of_groups: list[int] | None = None
     if statement.on is None:
         model, count, rows_there = bound(statement, definition, {}), 1, 1
     else:
@@ -100,13 +102,18 @@ def planned(session: Session, statement: Train) -> tuple[Model, Any, tuple[Step,
             model, sizes = rows.model, sizes_told(rows.classes)
             query = rows.source.query
             [(rows_there,)] = session.storage.rows(f"SELECT count(*) FROM {query.text}", query.values)
+            count = split_count(statement, rows_there)
+            if rows.groups is not None:
+                sizes_of_groups = group_sizes(session, statement, rows.groups, rows.source)
+                count = sum(sizes_of_groups)
             if any(leaf.find == Find.KNOWN for leaf in used_leaves(model).values()):
                 dataset = load_rows(session, statement, rows, warm is not None)
-                known = always_known(model, dataset, kept_positions(statement, dataset.rows, settings.seed))
-        count = split_count(statement, rows_there)
+                known = always_known(model, dataset, kept_positions(statement, dataset, settings.seed, rows.groups))
     if settings.options["class_weight"]:
         model = class_weighted(model, statement, definition, sizes)
-    loop, steps = plan_training(model, settings, rows_there, count, subset=count != rows_there, known=known)
+    loop, steps = plan_training(
+        model, settings, rows_there, count, subset=count != rows_there, known=known, group_sizes=sizes_of_groups
+    )
     return model, loop, steps, count
 
 
@@ -125,15 +132,13 @@ def planned_relations(
 
 def explain_train(session: Session, statement: Train) -> Rows:
     """The loop: what is computed once, and in each step the forward pass, the gradient, the update."""
-    model, loop, _, count = planned(session, statement)
+    model, loop, _, _ = planned(session, statement)
     settings = read_settings(statement)
     limits = settings.limits
-    size = loop.batch.rows or 1
-    steps = 1 if loop.index is None else -(-count // size)
     until = f"{limits.epochs} epochs" if limits.epochs else f"{limits.steps} steps in all"
     if statement.until is not None or not (limits.epochs or limits.steps):
         until = "until told to stop" + (f", at most {until}" if limits.epochs or limits.steps else "")
-    head = f"TRAIN {statement.model} WITH {settings.solver.name}: {until}, {steps} steps an epoch, {size} rows a step"
+    head = f"TRAIN {statement.model} WITH {settings.solver.name}: {until}, {pace(loop)}"
     outputs = [loop.loss, loop.rate, *loop.updates.values()]
     nodes = list(walk(outputs))
     moving = [n for n in nodes if n.kind in ("index", "counter", "state")]
@@ -174,6 +179,14 @@ def update_nodes(loop: LoopPlan, forward: Collection[Node]) -> set[Node]:
     on_rows = [n for n in nodes if n.kind == "update" or isinstance(n, KeySum)]
     first = [n for n in (*carried, *on_states, *on_rows) if n not in forward]
     return depends_on(nodes, first).difference(forward)
+
+
+def pace(loop: LoopPlan) -> str:
+    """How many steps an epoch has and how many rows a step reads; of each group, if there are groups."""
+    size = loop.batch.rows or 1
+    groups = next(iter(loop.spans.values()))[0].rows
+    rows = f"{size} rows" if groups == UNIT else f"{size // (groups.rows or 1)} rows of each of {groups.rows} groups"
+    return f"{loop.steps} steps an epoch, {rows} a step"
 
 
 def explain_train_logical(session: Session, statement: Train) -> Rows:

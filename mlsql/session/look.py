@@ -15,6 +15,7 @@ from ..planner.model import ModelParameter
 from ..types import shape_text
 from .core import Session, runs
 from .models import sizes_of
+from .per_group import groups_of_version, label_classes
 from .predict import select
 from .rows import table_rows
 
@@ -72,9 +73,13 @@ def describe(session: Session, statement: DescribeModel) -> Rows:
     inputs = {f"{r}.{n}": t for r, part in model.parts.items() for n, t in part.type_texts.items() if n in part.inputs}
     rows += [("input", name, inputs.get(name) or model.type_texts[name], "") for name in inputs or model.inputs]
     rows += [("target", name, model.type_texts[name], "") for name in model.targets]
-    for column, keys in version.classes.items() if version else ():
-        role = "keys" if column in model.vocabularies else "classes"
-        rows.append((role, column, keys.type_text, keys.shown()))
+    if version:
+        groups = groups_of_version(session, version)
+        if groups is not None:
+            rows += [("per", c, type_text, f"{len(groups.keys)} groups") for c, type_text in groups.columns.items()]
+        for column, keys in label_classes(version).items():
+            role = "keys" if column in model.vocabularies else "classes"
+            rows.append((role, column, keys.type_text, keys.shown()))
     for name, p in model.parameters.items():
         role = "parameter" if p.statistic is None else "statistic"
         detail = detail_of(p, version.parameters[name] if version and p.statistic is not None else None)

@@ -12,6 +12,7 @@ import pyarrow as pa
 from ..errors import Error, NotSupportedError, Place, ProgrammingError, listed, suggest
 from ..executor.catalog import StoredVersion
 from ..executor.dataset import by_source, leaf_sql, lookups, match, quoted, sql_type
+from ..executor.per_group import GroupPredictor
 from ..executor.predict import Predictor
 from ..executor.results import Rows
 from ..executor.vocabulary import typed
@@ -25,6 +26,7 @@ from ..planner.plan import Plan
 from ..types import Element, Type
 from .core import Session, runs
 from .models import parameter_arrays
+from .per_group import Groups, check_columns, groups_of_version, predictor_of_groups
 from .rows import message_rows
 
 ALL_OUTPUTS = "*"
@@ -120,21 +122,24 @@ class _Rewriter:
             return self.statement.text[call.place.start : call.place.end]
         model, version = self.trained(call)
         output = asked_for(call, model)
-        if not model.inputs:
+        groups = groups_of_version(self.session, version)
+        if not model.inputs and groups is None:
             return self.constant_call(call, model, version, output)
         if model.skeleton is not None:
             return relations_call(self, call, model, version)
         if call.is_table:
             return self.table_call(call, model, version)
         function = predict_function(self.session, call, model, version, output)
-        given = dict(zip(model.inputs, self.arguments(call, model), strict=True))
-        return f"{function}({leaf_arguments(model, given)})"
+        given = self.arguments(call, model, [] if groups is None else list(groups.columns))
+        return f"{function}({leaf_arguments(model, given, groups)})"
 
-    def arguments(self, call: PredictCall, model: Model) -> list[str]:
-        """The arguments in the order of INPUT: as given, by name, or the row's columns of that name."""
+    def arguments(self, call: PredictCall, model: Model, group_columns: Sequence[str]) -> dict[str, str]:
+        """The SQL of every input, and of the columns of PER: as given, by name, or the row's columns of that name."""
         inputs = list(model.inputs)
+        by_lower = {name.lower(): name for name in (*inputs, *group_columns)}
+        by_row = {name: quoted(name) for name in group_columns}
         if not call.arguments:
-            return [quoted(name) for name in inputs]
+            return by_row | {name: quoted(name) for name in inputs}
         positional = [a for a in call.arguments if a.name is None]
         if len(positional) > len(inputs):
             raise ProgrammingError(
@@ -142,14 +147,14 @@ class _Rewriter:
                 place=call.place,
             )
         given = {name: self.argument(a.place) for name, a in zip(inputs, positional, strict=False)}
-        by_lower = {name.lower(): name for name in inputs}
         for a in call.arguments:
             if a.name is None:
                 continue
             name = by_lower.get(a.name.lower())
             if name is None or name in given:
                 problem = "has no input" if name is None else "is given twice the input"
-                hint = (suggest(a.name, inputs) if name is None else None) or f"its inputs are {listed(inputs)}"
+                names = list(by_lower.values())
+                hint = (suggest(a.name, names) if name is None else None) or f"its inputs are {listed(names)}"
                 raise ProgrammingError(f'model "{call.model}" {problem} "{a.name}"', place=a.whole, hint=hint)
             given[name] = self.argument(a.place)
         missing = [name for name in inputs if name not in given]
@@ -157,7 +162,8 @@ class _Rewriter:
             raise ProgrammingError(
                 f'model "{call.model}" takes {len(inputs)} inputs; {listed(missing)} is missing', place=call.place
             )
-        return [given[name] for name in inputs]
+        same = {name: given[by_lower[name.lower()]] for name in group_columns if by_lower[name.lower()] in given}
+        return by_row | given | same
 
     def table_call(self, call: PredictCall, model: Model, version: StoredVersion | None) -> str:
         """PREDICT as a table: the table's columns and the model's."""
@@ -165,15 +171,17 @@ class _Rewriter:
             raise ProgrammingError("PREDICT as a table takes a model and one table or (query)", place=call.place)
         function = predict_function(self.session, call, model, version, ALL_OUTPUTS)
         source = self.argument(call.arguments[0].place).strip()
-        columns_there = self.columns_of(source, call, model)
+        columns_there = self.columns_of(source, call, model, version)
         outputs = {name.lower() for name in model.columns}
         hidden = [quoted(name) for name in columns_there if name.lower() in outputs]  # the model's column wins
         shown = f"* EXCLUDE ({', '.join(hidden)})" if hidden else "*"
-        columns = leaf_arguments(model, {n: f"{SOURCE}.{quoted(n)}" for n in model.inputs})
+        groups = groups_of_version(self.session, version)
+        names = [*model.inputs, *(groups.columns if groups else ())]
+        columns = leaf_arguments(model, {n: f"{SOURCE}.{quoted(n)}" for n in names}, groups)
         inner = f"SELECT {shown}, {function}({columns}) AS {OUTPUTS} FROM {source} AS {SOURCE}"
         return f"(SELECT * EXCLUDE ({OUTPUTS}), unnest({OUTPUTS}) FROM ({inner}))"
 
-    def columns_of(self, source: str, call: PredictCall, model: Model) -> list[str]:
+    def columns_of(self, source: str, call: PredictCall, model: Model, version: StoredVersion | None) -> list[str]:
         """The table's columns, checked to hold the model's inputs.
 
         Empty where the table cannot be looked at by itself (a CTE, a row of a table before it): DuckDB will say.
@@ -184,6 +192,9 @@ class _Rewriter:
         except Error:
             return []
         match(self.session.storage, query, model, read_inputs(model))
+        groups = groups_of_version(self.session, version)
+        if groups is not None:
+            check_columns(self.session, groups, query)
         return [name for name, _ in described]
 
     def constant_call(self, call: PredictCall, model: Model, version: StoredVersion | None, output: str) -> str:
@@ -256,7 +267,7 @@ def predict_function(
         values = run(*columns)
         return pa.StructArray.from_arrays([values[n] for n in wanted], wanted)
 
-    parameters = leaf_types(model, version)
+    parameters = leaf_types(model, version, groups_of_version(session, version))
     struct = f"STRUCT({', '.join(f'{quoted(n)} {t}' for n, t in zip(wanted, types, strict=True))})"
     all_of_them = output == ALL_OUTPUTS
     session.storage.function(name, every if all_of_them else one, parameters, struct if all_of_them else types[0])
@@ -277,24 +288,29 @@ def function_name(session: Session, what: str, model: Name, version: StoredVersi
     return f"mlsql {what} {model} {output} {digest} {session.number}".lower()
 
 
-def predictor(session: Session, model: Model, version: StoredVersion | None, wanted: Sequence[str]) -> Predictor:
+def predictor(
+    session: Session, model: Model, version: StoredVersion | None, wanted: Sequence[str]
+) -> Predictor | GroupPredictor:
     """The forward plan of some columns of a model, optimized, with its parameters."""
     plan = forward_plan(model, wanted)
+    groups = groups_of_version(session, version)
+    arrays = parameter_arrays(model, version)
     classes = {
         n: typed(session.storage, version.classes[node.type.element.column])
         for n, node in plan.outputs.items()
         if version and node.type.element.column
     }
     leaves = model.input_leaves
-    return Predictor(
+    one = Predictor(
         plan,
         model.rows,
         by_source(leaves),
-        parameter_arrays(model, version),
+        arrays,
         classes,
         lookups(session.storage, leaves, version.classes if version else {}),
         session.null_prediction,
     )
+    return one if groups is None else predictor_of_groups(one, plan, model, groups, arrays)
 
 
 def forward_plan(model: Model, wanted: Sequence[str]) -> Plan:
@@ -308,21 +324,24 @@ def read_inputs(model: Model) -> dict[str, Column]:
     return {name: c for name, c in model.inputs.items() if name in read}
 
 
-def leaf_arguments(model: Model, given: Mapping[str, str]) -> str:
-    """The arguments of a model's function: what DuckDB computes from the SQL of each input."""
-    return ", ".join(leaf_sql(group[0], model, given) for group in by_source(model.input_leaves))
+def leaf_arguments(model: Model, given: Mapping[str, str], groups: Groups | None) -> str:
+    """The arguments of a model's function: what DuckDB computes from the SQL of each input, and the key of the row's
+    group where there are groups."""
+    texts = [leaf_sql(group[0], model, given) for group in by_source(model.input_leaves)]
+    return ", ".join(texts if groups is None else [*texts, groups.key(given)])
 
 
-def leaf_types(model: Model, version: StoredVersion | None) -> list[str]:
+def leaf_types(model: Model, version: StoredVersion | None, groups: Groups | None) -> list[str]:
     """The SQL types of the arguments of a model's function: lists, so that a wrong length is ours to report."""
-    groups = by_source(model.input_leaves)
+    sources = by_source(model.input_leaves)
     classes = version.classes if version else {}
-    return [
+    types = [
         classes[g[0].vocabulary].type_text
         if g[0].vocabulary is not None
         else sql_type(g[0].column.type.element, g[0].column.type.shape)
-        for g in groups
+        for g in sources
     ]
+    return types if groups is None else [*types, "VARCHAR"]
 
 
 def output_type(type: Type, classes: str) -> str:

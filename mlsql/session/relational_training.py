@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import DataError, NotSupportedError, ProgrammingError
 from ..executor.catalog import StoredVersion
+from ..executor.dataset import Dataset
 from ..executor.device import Array
 from ..executor.run import executable, leaves
 from ..executor.train import LoopPlan
@@ -32,6 +33,7 @@ def read_training(
     session: Session, statement: Train, definition: CreateModel, warm: StoredVersion | None
 ) -> tuple[Model, RelationRows]:
     """The relations of a TRAIN, and the model bound to what they told."""
+    refuse_groups(statement)
     model = bound(statement, definition, {})
     rows = read(session, statement, definition, model, (statement.on, *statement.others), warm)
     check_classes(model, rows.classes, statement.place)
@@ -56,7 +58,7 @@ def read(
     seed = read_settings(statement).seed
     return read_relations(
         session, model, sources, wanted,
-        version=version, learn=version is None, kept=lambda count: kept_positions(statement, count, seed),
+        version=version, learn=version is None, kept=lambda count: kept_positions(statement, Dataset({}, count), seed),
     )  # fmt: skip
 
 
@@ -69,7 +71,7 @@ def split(statement: Train, model: Model, rows: RelationRows, settings: Settings
     labelled = labelled_rows(model, rows)
     if labelled is not None and not len(labelled):
         raise DataError("no row has a target that is known", place=statement.place)
-    kept = kept_positions(statement, model.rows.rows, settings.seed)
+    kept = kept_positions(statement, Dataset({}, model.rows.rows), settings.seed)
     if kept is None:
         return None if settings.full_batch else labelled, None
     held = np.setdiff1d(np.arange(model.rows.rows), kept)
@@ -123,6 +125,16 @@ def relational_validator(
     counts = {r: r.rows or 1 for r in run.program.row_counts}
     given_rows = [] if held is None else [held]
     return lambda states: float(run.bind({**data, **dict(states)}, counts)(*given_rows)[0])
+
+
+def refuse_groups(statement: Train) -> None:
+    """A model for every group of rows needs rows that are there before the model's joins and groups."""
+    if statement.per:
+        raise NotSupportedError(
+            "PER is for models over one relation",
+            place=statement.per[0].place,
+            hint="join the relations in a query and train on that: TRAIN ... ON (SELECT ...) PER (...)",
+        )
 
 
 def refuse_class_weight(options: Mapping[str, Any], statement: Train) -> None:

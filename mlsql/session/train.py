@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from ..errors import ProgrammingError
+from ..errors import Place, ProgrammingError
 from ..executor.catalog import StoredVersion, TrainingRun
 from ..executor.dataset import Dataset
 from ..executor.device import Array
 from ..executor.initialize import draw, settled
+from ..executor.per_group import GroupTrainer
 from ..executor.results import Rows
 from ..executor.train import Diverged, LoopPlan, Outcome, Trainer, validation
 from ..executor.vocabulary import Keys
@@ -18,15 +20,26 @@ from ..optimizer.stages import optimize, simplify
 from ..parser.statements import CreateModel, Train
 from ..planner.model import Model
 from ..planner.node import Node
+from ..planner.ops import Count
 from ..planner.plan import Plan
 from ..planner.relational import is_relational
 from ..types import RowSet
+from .batch import batch_leaves
 from .core import Session, runs
 from .models import sizes_told
+from .per_group import (
+    ByGroup,
+    check_same,
+    first_by_group,
+    group_rows,
+    groups_of_version,
+    known_before,
+    validator_of_groups,
+)
 from .relational_training import read_training, refuse_class_weight, relational_validator, split
 from .rows import one_row
 from .training_data import always_known, check_labels, load_rows, split_rows, training_rows, with_class_weight
-from .training_plan import Settings, batch_leaves, bound, parameter_views, plan_training, read_settings
+from .training_plan import Settings, bound, parameter_views, plan_training, read_settings
 
 
 @dataclass(frozen=True)
@@ -41,6 +54,7 @@ class Prepared:
     validate: Callable[[Mapping[Node, Array]], float] | None
     loop: LoopPlan
     first: Mapping[str, Array]  # where the parameters start
+    by_group: ByGroup | None = None  # what PER adds
 
 
 @runs(Train)
@@ -81,22 +95,30 @@ def prepare(session: Session, statement: Train) -> Prepared:
     if is_relational(definition):
         return prepare_relations(session, statement, definition, settings, warm)
     check_single(statement)
+    before = groups_of_version(session, warm)
     if statement.on is None:
         rows, model, dataset = None, bound(statement, definition, {}), Dataset({}, 1)
     else:
+        check_same(statement, warm, before)
         with training_rows(session, statement, definition, settings.seed, warm) as rows:
             model, dataset = rows.model, load_rows(session, statement, rows, warm is not None)
+    classes, fillings, groups = (rows.classes, rows.fillings, rows.groups) if rows else ({}, {}, None)
     if settings.options["class_weight"]:
-        sizes = sizes_told(rows.classes if rows else {})
-        model, dataset = with_class_weight(model, dataset, statement, definition, sizes)
+        model, dataset = with_class_weight(model, dataset, statement, definition, sizes_told(classes), groups)
     check_labels(model, dataset, statement.on)
     train_rows, held_out = split_rows(session, statement, settings, model, dataset, rows)
-    count = dataset.rows if train_rows is None else len(train_rows)
-    known = always_known(model, dataset, train_rows)
-    loop, _ = plan_training(model, settings, dataset.rows, count, subset=train_rows is not None, known=known)
-    first = first_values(model, warm, settings.seed, rows.fillings if rows else {})
-    validate = validator(model, held_out, loop)
-    return Prepared(model, settings, dataset, rows.classes if rows else {}, train_rows, validate, loop, first)
+    by_group = group_rows(statement, dataset, train_rows, groups)
+    loop, _ = plan_training(
+        model, settings, dataset.rows, dataset.rows if train_rows is None else len(train_rows),
+        subset=train_rows is not None, known=always_known(model, dataset, train_rows),
+        group_sizes=by_group.sizes if by_group else None,
+    )  # fmt: skip
+    first = first_values(model, {**fillings, **known_before(model, warm, before)}, settings.seed)
+    if groups is not None:
+        first = first_by_group(first, model, groups, warm, before)
+        classes = {**classes, **groups.classes}
+    validate = validator(model, held_out, loop, by_group, settings.place)
+    return Prepared(model, settings, dataset, classes, train_rows, validate, loop, first, by_group)
 
 
 def prepare_relations(
@@ -112,7 +134,7 @@ def prepare_relations(
     count = dataset.rows if kept is None else len(kept)
     loop, _ = plan_training(model, settings, dataset.rows, count, subset=kept is not None)
     validate = relational_validator(session, statement, definition, model, rows, held, loop)
-    first = first_values(model, warm, settings.seed, rows.fillings)
+    first = first_values(model, {**rows.fillings, **known_before(model, warm, None)}, settings.seed)
     return Prepared(model, settings, dataset, rows.classes, kept, validate, loop, first)
 
 
@@ -125,11 +147,8 @@ def check_single(statement: Train) -> None:
         raise ProgrammingError("there is nothing to sample", place=statement.sample_place, hint=hint)
 
 
-def first_values(
-    model: Model, current: StoredVersion | None, seed: int, statistics: Mapping[str, Array]
-) -> dict[str, Array]:
-    """Where training starts: at the current version, else at what data told and at values drawn from the seed."""
-    known = {**statistics, **(current.parameters if current else {})}
+def first_values(model: Model, known: Mapping[str, Array], seed: int) -> dict[str, Array]:
+    """Where training starts: at the values that are known, else at values drawn from the seed."""
     return {name: known[name] if name in known else draw(p, seed) for name, p in model.parameters.items()}
 
 
@@ -140,13 +159,13 @@ def run(session: Session, statement: Train, prepared: Prepared) -> Outcome:
     """Run the loop. A run that diverges or is interrupted is recorded, and the current version stays."""
     settings, model = prepared.settings, prepared.model
     constants: dict[Node, Array] = {p.node: prepared.first[n] for n, p in model.parameters.items()}
-    trainer = Trainer(
+    kind, its_rows = trainer_of(prepared)
+    trainer = kind(
         prepared.loop,
         prepared.dataset.columns,
         prepared.first,
         constants,
-        rows=prepared.train_rows,
-        batch_size=None if settings.full_batch else settings.options["batch_size"],
+        **its_rows,
         shuffle=settings.options["shuffle"],
         seed=settings.seed,
         stop_on_nan=settings.options["on_nan"] == "stop",
@@ -169,14 +188,27 @@ def run(session: Session, statement: Train, prepared: Prepared) -> Outcome:
             session.progress.stop()
 
 
-def validator(model: Model, held_out: Dataset | None, loop: LoopPlan) -> Callable[[Mapping[Node, Array]], float] | None:
+def trainer_of(prepared: Prepared) -> tuple[Callable[..., Trainer], dict[str, Any]]:
+    """What runs the loop, and the options that tell it which rows a step reads."""
+    settings, by_group = prepared.settings, prepared.by_group
+    if by_group is not None:
+        return GroupTrainer, {"groups": by_group.rows, "width": settings.width(by_group.sizes)}
+    batch_size = None if settings.full_batch else settings.options["batch_size"]
+    return Trainer, {"rows": prepared.train_rows, "batch_size": batch_size}
+
+
+def validator(
+    model: Model, held_out: Dataset | None, loop: LoopPlan, by_group: ByGroup | None, place: Place
+) -> Callable[[Mapping[Node, Array]], float] | None:
     """The loss on the held-out rows as a function of the states."""
     if held_out is None:
         return None
     assert model.loss is not None
     rows = RowSet("held_out", held_out.rows)
     simplified = simplify(Plan({"loss": model.loss}, model.names)).plan
-    plan = simplified.replaced(batch_leaves(model, simplified, rows, rows, None))
+    if by_group is not None:
+        return validator_of_groups(model, simplified, loop, held_out, by_group.groups, place)
+    plan = simplified.replaced({Count(model.rows): Count(rows), **batch_leaves(model, simplified, rows, None)})
     plan = plan.replaced(parameter_views(loop))
     return validation(optimize(plan).plan, rows, held_out.columns)
 

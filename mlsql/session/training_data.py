@@ -23,6 +23,7 @@ from ..executor.dataset import (
 from ..executor.device import Array
 from ..executor.learn import COPY, KEPT, copied, statistics_of
 from ..executor.load import UnknownLabel
+from ..executor.per_group import balanced_by_group, split_by_group
 from ..executor.vocabulary import Keys, registered
 from ..parser.statements import CreateModel, Query, Train
 from ..planner.binder import bind_model
@@ -31,6 +32,7 @@ from ..planner.ops import Column
 from ..types import FLOAT
 from .core import Session
 from .models import sizes_told
+from .per_group import Groups, check_columns, groups_of_rows, label_classes
 from .predict import without_predict
 from .training_plan import Settings, bound
 
@@ -60,6 +62,7 @@ class TrainingRows:
     classes: Mapping[str, Keys]
     fillings: Mapping[str, Array]  # statistics by parameter
     model: Model  # bound with the sizes that the classes tell
+    groups: Groups | None  # of PER; the source has their keys then
 
 
 @contextlib.contextmanager
@@ -74,49 +77,66 @@ def training_rows(
     model = bound(statement, definition, {})
     query = without_predict(session, statement.on)
     source = match(session.storage, query, model, used_columns(model))
+    groups = groups_of_rows(session, statement.per, query)
+    source = groups.keyed(source) if groups else source
     if known is not None:
+        classes = label_classes(known)
         fillings = {name: known.parameters[name] for name in model.statistics}
-        yield TrainingRows(source, known.classes, fillings, bound(statement, definition, sizes_told(known.classes)))
+        yield TrainingRows(source, classes, fillings, bound(statement, definition, sizes_told(classes)), groups)
         return
     with contextlib.ExitStack() as copies:
         learned_from = source
         if model.vocabularies or model.statistics:
-            source, learned_from = copy_of(session, statement, source, model, seed, copies)
+            source, learned_from = copy_of(session, statement, source, model, seed, groups, copies)
         keys = keys_of(session.storage, learned_from, model)
         check_keys(model, keys, query.place)
         classes = {**classes_of(session.storage, source, model), **keys}
         model = bound(statement, definition, sizes_told(classes))
-        yield TrainingRows(source, classes, statistics_of(session.storage, learned_from, model), model)
+        yield TrainingRows(source, classes, statistics_of(session.storage, learned_from, model), model, groups)
 
 
 def copy_of(
-    session: Session, statement: Train, source: Source, model: Model, seed: int, copies: contextlib.ExitStack
+    session: Session,
+    statement: Train,
+    source: Source,
+    model: Model,
+    seed: int,
+    groups: Groups | None,
+    copies: contextlib.ExitStack,
 ) -> tuple[Source, Source]:
     """A copy of what a model reads of its training table: all rows, and those that VALIDATE does not hold out."""
-    table = copied(session.storage, source, model)
+    table = copied(session.storage, source, groups.declared(model) if groups else model)
     place = source.query.place
     check_rows(table.num_rows, place)
     columns = {name: (name, type_text) for name, (_, type_text) in source.columns.items()}
     copies.enter_context(registered(session.storage, COPY, table))
     every = Source(Query(COPY, place), columns)
-    kept = kept_positions(statement, table.num_rows, seed)
-    if kept is None:
+    if not isinstance(statement.validate, float):
         return every, every
+    numbers = groups.numbers(session, every, model) if groups else Dataset({}, table.num_rows)
+    kept = kept_positions(statement, numbers, seed, groups)
     copies.enter_context(registered(session.storage, KEPT, table.take(kept)))
     return every, Source(Query(KEPT, place), columns)
 
 
-def kept_positions(statement: Train, rows: int, seed: int) -> Array | None:
+def kept_positions(statement: Train, rows: Dataset, seed: int, groups: Groups | None = None) -> Array | None:
     """The rows that are trained on where VALIDATE holds a share out; None: all."""
-    if not isinstance(statement.validate, float):
-        return None
-    kept, held_out = split_positions(rows, statement.validate, seed)
-    if not len(kept) or not len(held_out):
+    return shares(statement, rows, seed, groups)[0] if isinstance(statement.validate, float) else None
+
+
+def shares(statement: Train, rows: Dataset, seed: int, groups: Groups | None) -> tuple[Array, Array]:
+    """The positions of the rows that are kept and of the share that is held out: of all rows, or of each group's."""
+    assert isinstance(statement.validate, float)
+    if groups is None:
+        kept, held = split_positions(rows.rows, statement.validate, seed)
+    else:
+        kept, held = split_by_group(rows.columns[groups.name], len(groups.keys), statement.validate, seed)
+    if not len(kept) or not len(held):
         raise DataError(
-            f"VALIDATE {statement.validate:g} PERCENT of {rows} rows leaves nothing on one of the sides",
+            f"VALIDATE {statement.validate:g} PERCENT of {rows.rows} rows leaves nothing on one of the sides",
             place=statement.place,
         )
-    return kept
+    return kept, held
 
 
 def check_classes(model: Model, classes: Mapping[str, Keys], place: Place) -> None:
@@ -132,7 +152,7 @@ def load_rows(session: Session, statement: Train, rows: TrainingRows, known: boo
     model, place = rows.model, statement.on.place
     check_classes(model, rows.classes, place)
     try:
-        dataset = load(session.storage, rows.source, model, used_leaves(model), rows.classes, rows.fillings)
+        dataset = loaded(session, rows.source, model, rows.classes, rows.fillings, rows.groups)
     except DataError as problem:
         if known and isinstance(problem, UnknownLabel):
             problem.hint = f"TRAIN {statement.model} ... FROM SCRATCH learns the classes anew"
@@ -140,6 +160,22 @@ def load_rows(session: Session, statement: Train, rows: TrainingRows, known: boo
         raise
     check_rows(dataset.rows, place)
     return dataset
+
+
+def loaded(
+    session: Session,
+    source: Source,
+    model: Model,
+    classes: Mapping[str, Keys],
+    fillings: Mapping[str, Array],
+    groups: Groups | None,
+) -> Dataset:
+    """What the loss reads of the rows of a source, and the number of each row's group where there are groups."""
+    dataset = load(session.storage, source, model, used_leaves(model), classes, fillings)
+    if groups is None:
+        return dataset
+    numbers = groups.numbers(session, source, model)
+    return Dataset({**dataset.columns, **numbers.columns}, numbers.rows)
 
 
 def check_rows(rows: int, place: Place) -> None:
@@ -166,11 +202,16 @@ def check_labels(model: Model, dataset: Dataset, query: Query | None) -> None:
 
 
 def with_class_weight(
-    model: Model, dataset: Dataset, statement: Train, definition: CreateModel, sizes: Mapping[Any, int]
+    model: Model,
+    dataset: Dataset,
+    statement: Train,
+    definition: CreateModel,
+    sizes: Mapping[Any, int],
+    groups: Groups | None,
 ) -> tuple[Model, Dataset]:
     """The model with rows weighted so that every class counts the same, and its rows with their weights."""
     weighted = class_weighted(model, statement, definition, sizes)
-    return weighted, balanced(weighted, dataset)
+    return weighted, balanced(weighted, dataset, groups)
 
 
 def class_weighted(model: Model, statement: Train, definition: CreateModel, sizes: Mapping[Any, int]) -> Model:
@@ -183,10 +224,12 @@ def class_weighted(model: Model, statement: Train, definition: CreateModel, size
     return bind_model(definition, sizes, minimize=statement.minimize, weight=weight)
 
 
-def balanced(model: Model, dataset: Dataset) -> Dataset:
-    """The rows with a weight each so that every class that occurs counts the same."""
+def balanced(model: Model, dataset: Dataset, groups: Groups | None) -> Dataset:
+    """The rows with a weight each so that every class that occurs, in their group where there are groups, counts the
+    same."""
     [label] = [n for n, c in model.targets.items() if c.type.element.kind in ("category", "integer", "boolean")]
-    weights = balanced_weights(dataset.columns[label])
+    labels = dataset.columns[label]
+    weights = balanced_weights(labels) if groups is None else balanced_by_group(labels, dataset.columns[groups.name])
     return Dataset({**dataset.columns, CLASS_WEIGHT: weights}, dataset.rows)
 
 
@@ -209,19 +252,24 @@ def split_rows(
     """The rows to train on (None: all) and the rows that VALIDATE holds out."""
     if statement.validate is None:
         return None, None
+    groups = rows.groups if rows else None
     if isinstance(statement.validate, Query):
         leaves = used_leaves(model)
         wanted = {n: model.declared[n] for leaf in leaves.values() for n in leaf.reads}
-        source = match(session.storage, without_predict(session, statement.validate), model, wanted)
+        query = without_predict(session, statement.validate)
+        source = match(session.storage, query, model, wanted)
         classes, fillings = (rows.classes, rows.fillings) if rows else ({}, {})
+        if groups is not None:
+            check_columns(session, groups, query)
+            source = groups.keyed(source)
         try:
-            held_out = load(session.storage, source, model, leaves, classes, fillings)
+            held_out = loaded(session, source, model, classes, fillings, groups)
         except DataError as problem:
             problem.at(statement.validate.place)
             raise
         if held_out.rows == 0:
             raise DataError("there are no rows to validate on", place=statement.validate.place)
         check_labels(model, held_out, statement.validate)
-        return None, balanced(model, held_out) if CLASS_WEIGHT in dataset.columns else held_out
-    kept_positions(statement, dataset.rows, settings.seed)
-    return dataset.split(statement.validate, settings.seed)
+        return None, balanced(model, held_out, groups) if CLASS_WEIGHT in dataset.columns else held_out
+    kept, held = shares(statement, dataset, settings.seed, groups)
+    return kept, Dataset({n: a[held] for n, a in dataset.columns.items()}, len(held))

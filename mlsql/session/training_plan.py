@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..autodiff.options import ALL, find_solver, read_options
+from ..autodiff.per_group import PerGroup
 from ..autodiff.schedules import learning_rate
 from ..autodiff.training import STEP, training_plan, view_of
 from ..autodiff.updates import Solver
-from ..errors import Place, ProgrammingError
+from ..errors import NotSupportedError, Place, ProgrammingError
 from ..executor.train import Limits, LoopPlan, condition
 from ..optimizer.rule import Step
 from ..optimizer.stages import optimize, simplify
@@ -19,10 +20,12 @@ from ..planner.binder import bind_model
 from ..planner.expressions import bind_expression
 from ..planner.model import Model
 from ..planner.node import Node, walk
-from ..planner.ops import Column, Count, Counter, Index, State, Take, one
+from ..planner.ops import Column, Count, Counter, Index, State, one
 from ..planner.plan import Plan
 from ..planner.restrict import Restriction
 from ..types import BOOLEAN, UNIT, RowSet, TypeProblem
+from .batch import batch_leaves
+from .per_group import group_layout
 
 DEFAULT_EPOCHS = 10
 MAX_EPOCHS = 10_000  # of a run that only UNTIL would end
@@ -43,6 +46,11 @@ class Settings:
     def full_batch(self) -> bool:
         return str(self.options["batch_size"]).upper() == ALL
 
+    def width(self, group_sizes: Sequence[int]) -> int:
+        """The slots that each group of PER has in a step: a batch, or as many as the largest group has rows."""
+        largest = max(group_sizes)
+        return largest if self.full_batch else min(int(self.options["batch_size"]), largest)
+
     @property
     def seed(self) -> int:
         return int(self.options["seed"])
@@ -58,6 +66,9 @@ def bound(statement: Train, definition: CreateModel, sizes: Mapping[Any, int]) -
             hint="TRAIN ... MINIMIZE <aggregate expression>, or MINIMIZE in CREATE MODEL",
         )
     check_learnable(model, model.loss, statement.model.place)
+    if statement.per and statement.on is None:
+        place = statement.per[0].place
+        raise ProgrammingError("PER needs rows", place=place, hint=f"TRAIN {statement.model} ON <table>")
     if statement.on is None and (model.inputs or model.targets):
         raise ProgrammingError("TRAIN needs rows", place=statement.place, hint=f"TRAIN {statement.model} ON <table>")
     if statement.on is not None and model.rows == UNIT and not (model.targets or model.skeleton):
@@ -101,32 +112,31 @@ def plan_training(
     *,
     subset: bool,
     known: Sequence[Column] = (),
+    group_sizes: Sequence[int] | None = None,
 ) -> tuple[LoopPlan, tuple[Step, ...]]:
     """The loop over batches: the loss simplified, differentiated, updated, and optimized as one plan.
 
-    The columns in ``known`` are 1 in every row that is trained on.
+    The columns in ``known`` are 1 in every row that is trained on. With ``group_sizes``, the rows of every group of
+    PER, there is a model for each group.
     """
     assert model.loss is not None
     o = settings.options
-    table = model.rows if model.skeleton or model.rows == UNIT else RowSet("table", table_rows)
-    whole = (settings.full_batch and not subset) or model.rows == UNIT
-    size = train_count if settings.full_batch else min(o["batch_size"], train_count)
-    batch = table if whole else RowSet("batch", size)
-    index = None if whole else Index(batch, table)
     bound_plan = Plan({**model.columns, "loss": model.loss}, model.names).replaced(dict.fromkeys(known, one()))
     simplified = simplify(bound_plan, wanted=["loss"])
-    plan, multiples = over_batches(model, simplified.plan, table, index, settings)
-    per_epoch = 1 if whole else -(-train_count // size)
-    total = settings.limits.steps or (settings.limits.epochs or DEFAULT_EPOCHS) * per_epoch
+    if group_sizes is None:
+        rows = rows_of_step(model, settings, simplified.plan, table_rows, train_count, subset)
+    else:
+        rows = rows_of_groups(model, settings, simplified.plan, table_rows, group_sizes)
+    total = settings.limits.steps or (settings.limits.epochs or DEFAULT_EPOCHS) * rows.per_epoch
     rate = learning_rate(o["learning_rate"], o["schedule"], o["warmup_steps"], total, STEP)
     learnable = [p.node for p in model.parameters.values() if not p.frozen]
     try:
         training = training_plan(
-            plan, learnable, settings.solver.build(o), rate,
-            solver=settings.solver.name, epochs=settings.limits.epochs or 0, steps=per_epoch,
-            clip_norm=o["clip_norm"], skip_nan=o["on_nan"] == "skip",
+            rows.plan, learnable, settings.solver.build(o), rate,
+            solver=settings.solver.name, epochs=settings.limits.epochs or 0, steps=rows.per_epoch,
+            clip_norm=o["clip_norm"], skip_nan=o["on_nan"] == "skip", layout=rows.layout,
         )  # fmt: skip
-    except TypeProblem as problem:
+    except (TypeProblem, NotSupportedError) as problem:
         problem.at(settings.place)
         raise
     iterate = training.iterate
@@ -134,11 +144,43 @@ def plan_training(
     optimized = optimize(Plan(outputs, training.names))
     best = list(optimized.plan.outputs.values())
     updates = {s: n for s, n in zip(iterate.states, best[2:], strict=True) if isinstance(s, State)}
+    index, *beside = rows.indexes or (None,)
     loop = LoopPlan(
-        best[0], best[1], updates, table, batch, index, training.spans, STEP, optimized.plan.names,
-        multiples,
+        best[0], best[1], updates, rows.table, rows.batch, index, training.spans, STEP, optimized.plan.names,
+        tuple(beside), rows.per_epoch, rows.multiples,
     )  # fmt: skip
     return loop, (*simplified.steps, *optimized.steps)
+
+
+@dataclass(frozen=True)
+class StepRows:
+    """The rows that a step reads, and the plan of the loss over them.
+
+    ``indexes`` pick them from ``table`` anew at every step; none where every step reads the same. ``multiples`` are the
+    row sets that grow with the batch. With ``layout`` the plan is still to be laid out by groups.
+    """
+
+    plan: Plan
+    table: RowSet
+    batch: RowSet
+    indexes: tuple[Index, ...]
+    per_epoch: int
+    multiples: Mapping[RowSet, int] = field(default_factory=dict)
+    layout: PerGroup | None = None
+
+
+def rows_of_step(
+    model: Model, settings: Settings, plan: Plan, table_rows: int, train_count: int, subset: bool
+) -> StepRows:
+    """Batches of the table, or the whole table at every step."""
+    table = model.rows if model.skeleton or model.rows == UNIT else RowSet("table", table_rows)
+    if (settings.full_batch and not subset) or model.rows == UNIT:
+        plan, _ = over_batches(model, plan, table, None, settings)
+        return StepRows(plan, table, table, (), 1)
+    size = train_count if settings.full_batch else min(settings.options["batch_size"], train_count)
+    index = Index(RowSet("batch", size), table)
+    plan, multiples = over_batches(model, plan, table, index, settings)
+    return StepRows(plan, table, index.rows, (index,), -(-train_count // size), multiples)
 
 
 def over_batches(
@@ -147,13 +189,25 @@ def over_batches(
     """The plan of the loss over the rows of a batch, and the row sets that grow with it."""
     if model.skeleton is None:
         batch = table if index is None else index.rows
-        return plan.replaced(batch_leaves(model, plan, table, batch, index)), {}
+        return plan.replaced({Count(model.rows): Count(batch), **batch_leaves(model, plan, table, index)}), {}
     if index is None:
         return plan, {}
     seed = settings.seed
     part = Restriction(table, index, fixed=model.scalars, fan_out=settings.fan_out, step=STEP, seed=seed)
     loss = part.single(plan.outputs["loss"])
     return Plan({"loss": loss}, plan.renamed(part.done)), part.multiples
+
+
+def rows_of_groups(
+    model: Model, settings: Settings, plan: Plan, table_rows: int, group_sizes: Sequence[int]
+) -> StepRows:
+    """As many rows of every group, or all of them at every step."""
+    table, width = RowSet("table", table_rows), settings.width(group_sizes)
+    layout, indexes = group_layout(
+        model, plan, table, group_sizes, width, in_batches=not settings.full_batch, place=settings.place
+    )
+    per_epoch = -(-max(group_sizes) // width)
+    return StepRows(plan, table, layout.blocks.slots, indexes, per_epoch, layout=layout)
 
 
 def check_learnable(model: Model, loss: Node, place: Place) -> None:
@@ -165,17 +219,6 @@ def check_learnable(model: Model, loss: Node, place: Place) -> None:
         raise ProgrammingError(f'there is nothing to train in model "{model.name}": {why}', place=place)
     if learnable.isdisjoint(walk([loss])):
         raise ProgrammingError(f'no parameter of model "{model.name}" reaches what is minimized', place=place)
-
-
-def batch_leaves(model: Model, plan: Plan, table: RowSet, batch: RowSet, index: Index | None) -> dict[Node, Node]:
-    """The model's columns as columns of the table, taken by the batch's index where there is one."""
-    moved: dict[Node, Node] = {Count(model.rows): Count(batch)}
-    for node in plan.nodes():
-        if isinstance(node, Column):
-            moved[node] = Column(node.name, table, node.element, node.shape)
-    if index is None:
-        return moved
-    return moved | {node: Take(column, index) for node, column in moved.items() if isinstance(column, Column)}
 
 
 def parameter_views(loop: LoopPlan) -> dict[Node, Node]:

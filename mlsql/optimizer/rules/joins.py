@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ...planner.node import Node, walk
 from ...planner.ops import (
+    Add,
     Argmax,
     Broadcast,
     Cast,
@@ -28,6 +29,7 @@ from ...planner.ops import (
     Take,
     Transpose,
     broadcast,
+    like,
 )
 from ...planner.ops.contract import ROW
 from ...types import UNIT
@@ -106,7 +108,7 @@ def pays(x: Node, *indexes: Node) -> bool:
 
     They are few, and the update of the table is to see which rows they are.
     """
-    return x.type.rows != UNIT or not is_learned(*indexes)
+    return x.type.rows != UNIT or not is_learned(x, *indexes)
 
 
 @rule(
@@ -159,6 +161,39 @@ def dot_of_takes(node: Node) -> Node | None:
             new = PairDot(x, i, y, j) if a == b and out == ROW and pays(x, i, j) and pays(y, i, j) else None
             return new if new is not None and new.type == node.type else None
     return None
+
+
+@rule(
+    GroupJoin,
+    law="group_join(x W + b, i, j, w) = group_join(x, i, j, w) W + group_join(1, i, j, w) b",
+    before="group_join(x W, i, j, w)",
+    after="group_join(x, i, j, w) W",
+    when="no parameter reaches x and w, and there are no more groups than rows of x",
+    why="A (X W) = (A X) W: what is gathered along the join never changes, so it is gathered once instead of in every "
+    "step, and its gradient goes with it",
+    example=MESSAGES,
+)
+def aggregate_first(node: Node) -> Node | None:
+    assert isinstance(node, GroupJoin)
+    x, weight = node.x, node.weight
+    groups, rows = node.rows.rows, x.type.rows.rows
+    if node.rows == UNIT or groups is None or rows is None or groups > rows:
+        return None
+    if weight is not None and is_learned(weight):
+        return None
+    match x:
+        case Contract(spec, y, w) if is_product_of_data(y, w):
+            return Contract(spec, node.with_inputs([y, *node.inputs[1:]]), w)
+        case Add(Contract(_, y, w) as product, b) if is_product_of_data(y, w) and b.type.rows == UNIT:
+            ones = broadcast(like(1, x), x.type.with_(shape=()))
+            total = Reshape(node.with_inputs([ones, *node.inputs[1:]]), (1,) * x.type.rank)
+            return Add(node.with_inputs([product, *node.inputs[1:]]), Multiply(total, b))
+    return None
+
+
+def is_product_of_data(x: Node, w: Node) -> bool:
+    """Whether fixed rows are multiplied by something of the unit row set that learns."""
+    return x.type.rows != UNIT and w.type.rows == UNIT and is_learned(w) and not is_learned(x)
 
 
 @rule(

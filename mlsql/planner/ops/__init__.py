@@ -44,7 +44,7 @@ from .map import (
 from .reduce import Argmax, Broadcast, LogSumExp, Max, Min, Reduce, Softmax, Sum, broadcast, mean, one, sum_to
 from .sample import GroupSample, SampleSlot, SampleThere
 from .segment import GroupJoin, PairDot, Segment, SegmentMax, SegmentMin
-from .shape import Concat, Pad, Reshape, Slice, Transpose, drop_axis, int_size, stack
+from .shape import Concat, Pad, Regroup, Reshape, Slice, Transpose, drop_axis, int_size, regroup, stack
 from .table import KeySum, Put, ScatterAdd
 from .take import Pick, Place, Take
 
@@ -96,6 +96,7 @@ __all__ = [
     "Power",
     "Put",
     "Reduce",
+    "Regroup",
     "Reshape",
     "SampleSlot",
     "SampleThere",
@@ -128,6 +129,7 @@ __all__ = [
     "matmul",
     "mean",
     "one",
+    "regroup",
     "stack",
     "sum_to",
     "with_rows",

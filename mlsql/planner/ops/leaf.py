@@ -39,15 +39,19 @@ class Parameter(Node):
 
 @operator
 class State(Node):
-    """A tensor that one step of the training loop hands to the next: the weights, a velocity, a moment."""
+    """A tensor that one step of the training loop hands to the next: the weights, a velocity, a moment.
+
+    With ``rows`` there is one for every row: the weights of every group that is trained by itself.
+    """
 
     kind: ClassVar[str] = "state"
     name: str
     element: Element
     shape: Shape = ()
+    rows: RowSet = UNIT
 
     def infer(self) -> Type:
-        return Type(UNIT, self.element, self.shape)
+        return Type(self.rows, self.element, self.shape)
 
 
 @operator

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ...types import UNIT, Dim, Shape, Type, TypeProblem, broadcast_shapes, common_rows, promote, shape_text, total
+from ...types import (
+    UNIT,
+    Dim,
+    RowSet,
+    Shape,
+    Type,
+    TypeProblem,
+    broadcast_shapes,
+    common_rows,
+    promote,
+    shape_text,
+    total,
+)
 from ..node import Emitter, Node, operator
 from . import reduce as reduces
 
@@ -33,6 +45,40 @@ class Reshape(Node):
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         """A copy, for an input whose numbers do not lie in row-major order."""
         e.call("copyto", e.view(out, f".reshape({e.shape(self.x.type)})"), inputs[0])
+
+
+@operator
+class Regroup(Node):
+    """The same numbers, in row-major order, under other rows: n * b rows as n rows with b slots each, or back."""
+
+    kind: ClassVar[str] = "shape"
+    is_view: ClassVar[bool] = True
+    x: Node
+    rows: RowSet
+    target: Shape
+
+    def infer(self) -> Type:
+        out = self.x.type.with_(rows=self.rows, shape=self.target)
+        if out.size is None or out.size != self.x.type.size:
+            raise TypeProblem(f"{self.x.type} cannot be laid out as {out}")
+        return out
+
+    def vjp(self, g: Node) -> tuple[Node | None, ...]:
+        return (regroup(g, self.x.type.rows, self.x.type.shape),)
+
+    def seen(self, e: Emitter) -> str:
+        return f".reshape({e.shape(self.type)})"
+
+    def emit(self, e: Emitter, out: str, *inputs: str) -> None:
+        """A copy, for an input whose numbers do not lie in row-major order."""
+        e.call("copyto", e.view(out, f".reshape({e.shape(self.x.type)})"), inputs[0])
+
+
+def regroup(x: Node, rows: RowSet, target: Shape) -> Node:
+    """``x`` under other rows; what was regrouped before is regrouped from where it came."""
+    if isinstance(x, Regroup):
+        x = x.x
+    return x if (x.type.rows, x.type.shape) == (rows, target) else Regroup(x, rows, target)
 
 
 @operator

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from ..types import UNIT, RowSet
-from .node import Node
-from .ops import Take
-from .skeleton import Join, Joined, Text, at
+from sqlglot import exp
+
+from ...types import UNIT, RowSet
+from ..node import Node
+from ..ops import Take
+from ..skeleton import Join, Joined, Text, at
 
 
 @dataclass(frozen=True)
@@ -139,3 +141,8 @@ class Frame:
                 index = self.index(source)
                 found[name] = origin if index is None else index if origin is None else Take(origin, index)
         return {name: origin for name, origin in found.items() if name not in twice}
+
+
+def unaliased(item: exp.Expression) -> exp.Expression:
+    """A select's item without its name."""
+    return item.this if isinstance(item, exp.Alias) else item
