@@ -50,3 +50,17 @@ def test_what_is_learned_is_good_enough(example: str, rows: str, monkeypatch: py
         connection.execute(statements)
         found = connection.execute(rows)
         assert found.fetchone()[-1] >= 0.97
+
+
+def test_the_club_splits_as_it_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but at most two of 34 members are told right, from two labelled members a club."""
+    import mlsql
+
+    monkeypatch.chdir(HOME)
+    with mlsql.connect(progress=False) as connection:
+        connection.execute((HOME / "examples" / "karate.sql").read_text(encoding="utf-8"))
+        found = connection.execute(
+            "SELECT count(*) FROM PREDICT(club, nodes, edges) JOIN members USING (id) "
+            "WHERE prediction = (club = 'Officer')::INTEGER"
+        )
+        assert found.fetchone()[0] >= 32

@@ -305,7 +305,7 @@ class FrameLeaves(Leaves):
     def data_in(self, origin: Origin) -> Data:
         """A declared column of a relation that is read along a path."""
         leaves = self.host.by_relation[origin.relation]
-        return replace(leaves.declared[origin.column.lower()], source=origin)
+        return replace(leaves.declared[origin.column.lower()], source=replace(origin, column=""))
 
     def columns(self) -> list[Data]:
         return list(dict.fromkeys(self.declared.values()))

@@ -68,6 +68,8 @@ class QueryBinder:
         for part, clause in tree.args.items():
             if clause and part not in CLAUSES:
                 self.refuse(part, clause)
+            if part == "distinct" and clause and clause.args.get("on"):
+                self.refuse("DISTINCT ON", clause)
         frame = self.tables.frame(tree, ctes)
         scope = self.scope(frame)
         group = tree.args.get("group")
