@@ -174,12 +174,16 @@ class Arguments:
         """Anything that can be made a part of a vector."""
         if isinstance(tree, exp.Star):
             return self.star(tree)
+        if isinstance(tree, exp.Column) and isinstance(tree.this, exp.Star):
+            return self.star(tree.this, tree.table.lower())
         if isinstance(tree, exp.Column) and self.declared(tree) is not None:
             return self.column(tree)
+        if isinstance(tree, exp.Anonymous) and not self.binder.is_known(tree):
+            return self.sql(tree)
         return self.call(tree) if isinstance(tree, exp.Anonymous) else self.binder.bind(tree)
 
-    def star(self, tree: exp.Star) -> list[Data]:
-        """``*`` or ``* EXCLUDE (a, b)``: columns of INPUT, in their order."""
+    def star(self, tree: exp.Star, table: str = "") -> list[Data]:
+        """``*``, ``t.*`` or ``* EXCLUDE (a, b)``: columns of INPUT, in their order."""
         declared = self.binder.leaves.declared
         left_out = {e.name.lower(): e for e in tree.args.get("except_") or ()}
         for name, e in left_out.items():
@@ -188,7 +192,10 @@ class Arguments:
                 hint = suggest(e.name, known) or f"columns are {listed(known)}"
                 raise self.binder.problem(e, f'there is no column "{e.name}" to leave out', hint)
         dropped = [declared[name] for name in left_out if name in declared]
-        found = [d for d in self.binder.leaves.columns() if d not in dropped]
+        of_table = [d for name, d in declared.items() if name.startswith(f"{table}.")]
+        found = [d for d in (of_table if table else self.binder.leaves.columns()) if d not in dropped]
+        if not found:
+            raise self.binder.problem(tree, f'there is no column of "{table}" here')
         for d in found:
             if d.element is None and NESTED.search(d.declared):
                 hint = f"* EXCLUDE ({d.text})"

@@ -335,6 +335,10 @@ class ExpressionBinder:
 
     # -- calls ---------------------------------------------------------------------------------------------------------
 
+    def is_known(self, tree: exp.Anonymous) -> bool:
+        """Whether a call is of a function or layer of the model language."""
+        return str(tree.this).upper() in {*FUNCTIONS, *standard_layers(), *LATER}
+
     def call(self, tree: exp.Anonymous) -> Value:
         name = str(tree.this).upper()
         if name in FUNCTIONS:

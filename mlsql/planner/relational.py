@@ -193,7 +193,8 @@ class RelationalBinder(ModelBinder):
         relation, frame = self.query_binder.query(select.tree, {})
         columns = {v.name: v.node for v in relation.values if v.node is not None}
         if not columns:
-            raise ProgrammingError("a model needs at least one column that is a number", place=select.place)
+            message = "a model needs at least one column that is a number"
+            raise next(iter(self.query_binder.passed_on), ProgrammingError(message, place=select.place))
         binder = self.loss_binder_over(relation, frame, columns)
         if isinstance(weight, Expression):
             weight = self.checked_weight(weight, binder.at(weight.place).bind(weight.tree), relation.rows)

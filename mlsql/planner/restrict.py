@@ -57,6 +57,7 @@ class Restriction:
         self.rows, self.index, self.batch = rows, index, index.type.rows
         self.fixed, self.fan_out, self.step, self.seed, self.depth = fixed, tuple(fan_out), step, seed, depth
         self.done: dict[Node, Node] = {}
+        self.levels = 0  # how many GROUP BYs were sampled, one on top of the other
         self.multiples: dict[RowSet, int] = {}  # sampled row sets: rows a row of the batch
 
     def single(self, node: Node) -> Node:
@@ -105,6 +106,7 @@ class Restriction:
         )  # fmt: skip
         x = inner.at(node.x)
         there = Reshape(there, (1,) * x.type.rank) if x.type.rank else there
+        self.levels = max(self.levels, 1 + inner.levels)
         self.multiples[slots] = count
         self.multiples |= {r: n * count for r, n in inner.multiples.items()}
         empty = like(NEUTRAL[type(node)], x)

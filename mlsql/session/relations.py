@@ -75,8 +75,9 @@ def assigned(model: Model, given: Sequence[Query], place: Place) -> dict[str, Qu
 
 def unknown_relation(model: Model, query: Query, names: list[str]) -> ProgrammingError:
     """The error for a table that is none of the model's relations."""
-    hint = f"write {query.place.source.strip()} AS {names[0]}; the relations are {listed(names)}"
+    hint = f"its relations are {listed(names)}"
     if query.name is None:
+        hint = f"{query.place.source.strip()} AS {names[0]}, for example; {hint}"
         return ProgrammingError("which relation of the model is this?", place=query.place, hint=hint)
     message = f'model "{model.name}" has no relation "{query.name}"'
     return ProgrammingError(message, place=query.place, hint=suggest(query.name, names) or hint)

@@ -41,6 +41,7 @@ class Settings:
     limits: Limits
     place: Place  # of the model in the statement
     fan_out: tuple[int, ...] = ()  # how many members of a group are sampled, a number a GROUP BY
+    sample_place: Place | None = None
 
     @property
     def full_batch(self) -> bool:
@@ -89,7 +90,7 @@ def read_settings(statement: Train) -> Settings:
     if statement.sample and options["batch_size"] == ALL:
         hint = f"WITH {solver.name} (batch_size = 512)"
         raise ProgrammingError("SAMPLE is for batches of some of the rows", place=statement.sample_place, hint=hint)
-    return Settings(solver, options, limits, statement.model.place, statement.sample)
+    return Settings(solver, options, limits, statement.model.place, statement.sample, statement.sample_place)
 
 
 def until_condition(until: Expression, validates: bool) -> Callable[[Mapping[str, float]], bool]:
@@ -195,6 +196,10 @@ def over_batches(
     seed = settings.seed
     part = Restriction(table, index, fixed=model.scalars, fan_out=settings.fan_out, step=STEP, seed=seed)
     loss = part.single(plan.outputs["loss"])
+    if part.levels < len(settings.fan_out):
+        found = f"{part.levels} GROUP BY{'s' if part.levels != 1 else ''} on the way to its rows"
+        message = f"SAMPLE says how to sample {len(settings.fan_out)} GROUP BYs, and the model has {found}"
+        raise ProgrammingError(message, place=settings.sample_place)
     return Plan({"loss": loss}, plan.renamed(part.done)), part.multiples
 
 

@@ -27,9 +27,8 @@ class Groups:
 
     def group_keys(self, group: exp.Group, tree: exp.Select) -> list[exp.Expression]:
         """The keys of GROUP BY: expressions, positions in the select list, or the names of its columns; ALL."""
-        for part in ("grouping_sets", "cube", "rollup"):
-            if group.args.get(part):
-                raise NotSupportedError(f"{part.upper()} cannot stand in a model", place=self.q.place(group))
+        if not group.expressions and not group.args.get("all"):
+            raise NotSupportedError("GROUPING SETS, CUBE and ROLLUP cannot stand in a model", place=self.q.place(tree))
         if group.args.get("all"):
             return [unaliased(item) for item in tree.expressions if not self.q.is_aggregate(item)]
         by_alias = {item.alias.lower(): unaliased(item) for item in tree.expressions if item.alias}

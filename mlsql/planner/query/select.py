@@ -31,6 +31,7 @@ class QueryBinder:
     def __init__(self, host: Host, place: Place) -> None:
         self.host, self.place_of_all = host, place
         self.steps: list[Step] = []
+        self.passed_on: list[ProgrammingError] = []  # why something was left to DuckDB
         self.scalars: set[Node] = set()  # values of whole relations, whatever rows they are put beside
         self.known: Mapping[str, Relation] = {}  # the CTEs that a query in brackets may read
         self.counts: dict[str, int] = {}
@@ -42,7 +43,7 @@ class QueryBinder:
         if isinstance(tree, (exp.Subquery, exp.Paren)):
             return self.query(tree.this, ctes)
         ctes = self.with_ctes(tree, ctes)
-        if isinstance(tree, exp.Union):
+        if isinstance(tree, exp.SetOperation):
             return self.unions.union(tree, ctes), None
         if not isinstance(tree, exp.Select):
             raise self.problem(tree, "expected a SELECT")
@@ -68,6 +69,9 @@ class QueryBinder:
         for part, clause in tree.args.items():
             if clause and part not in CLAUSES:
                 self.refuse(part, clause)
+        for item in tree.expressions:
+            if window := item.find(exp.Window):
+                self.refuse("a window function", window)
             if part == "distinct" and clause and clause.args.get("on"):
                 self.refuse("DISTINCT ON", clause)
         frame = self.tables.frame(tree, ctes)
@@ -84,7 +88,9 @@ class QueryBinder:
         return relation, frame
 
     def refuse(self, part: str, clause: object) -> None:
-        word = part.rstrip("_").upper()
+        word = {"order": "ORDER BY", "group": "GROUP BY"}.get(part) or (
+            part if " " in part else part.rstrip("_").upper()
+        )
         first = clause[0] if isinstance(clause, list) else clause
         place = self.place(first) if isinstance(first, exp.Expression) else self.place_of_all
         hint = "put it in the query that TRAIN and PREDICT are given"
@@ -134,9 +140,10 @@ class QueryBinder:
         self.host.alias = name
         try:
             node = binder.bind(tree)
-        except ProgrammingError:
+        except ProgrammingError as problem:
             if not self.is_of_keys(tree, scope):
                 raise
+            self.passed_on.append(problem)
             return Value(name, None, self.text_of(tree, scope))  # SQL that the model language does not have
         self.host.name_node(node, name)
         learns = any(isinstance(n, Parameter) for n in walk([node]))

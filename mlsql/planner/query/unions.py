@@ -24,7 +24,7 @@ class Unions:
     def __init__(self, q: QueryBinder) -> None:
         self.q = q
 
-    def union(self, tree: exp.Union, ctes: Mapping[str, Relation]) -> Relation:
+    def union(self, tree: exp.SetOperation, ctes: Mapping[str, Relation]) -> Relation:
         """The rows of both sides, one after the other. A tensor of the union is a sum of both sides' rows, each put in
         its place: no row has two."""
         if type(tree) is not exp.Union or tree.args.get("distinct") or tree.args.get("order") or tree.args.get("limit"):
