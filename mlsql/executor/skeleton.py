@@ -182,7 +182,11 @@ def _(step: Group, tables: Tables, found: Rows, is_read: bool) -> None:
 def read_leaves(step: Step, table: pa.Table, found: Rows) -> None:
     """The keys that plans compute with."""
     for column, name in step.leaves.items():
-        found.arrays[column.name] = as_numbers(table.column(name), column.element)
+        values = table.column(name)
+        found.arrays[column.name] = as_numbers(values, column.element)
+        found.arrays[f"{column.name} known"] = np.asarray(values.is_valid())
+        if not values.null_count:
+            found.facts.add(f"{column.name} known")
 
 
 def as_numbers(column: pa.ChunkedArray, element: Element) -> Array:

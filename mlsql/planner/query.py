@@ -400,10 +400,18 @@ class QueryBinder:
         over = step.export(text)
         column = None
         if like is not None:
-            column = Column(f"{step.rows.name}.{name}", step.rows, like.type.element, like.type.shape)
-            step.leaves[column] = step.exports[text]
+            column = self.key_leaf(step, step.exports[text], name, like)
             self.host.name_node(column, name)
         return Value(name, column, lambda: over)
+
+    def key_leaf(self, step: Step, export: str, name: str, like: Node) -> Column:
+        """A column of a step's table as a leaf of plans; a key that is NULL somewhere has a flag."""
+        column = Column(f"{step.rows.name}.{name}", step.rows, like.type.element, like.type.shape)
+        step.leaves[column] = export
+        known = Column(f"{column.name} known", step.rows, BOOLEAN)
+        if not self.host.knows(known.name):
+            self.host.nulls.declare(column, known)
+        return column
 
     @staticmethod
     def key_name(key: exp.Expression) -> str:
@@ -473,8 +481,7 @@ class QueryBinder:
                 key = step.export_pair((first(), second()))
                 column = None
                 if whole and nodes[0] is not None:
-                    column = Column(f"{step.rows.name}.{left.name}", step.rows, nodes[0].type.element)
-                    step.leaves[column] = key.partition(".")[2].strip('"')
+                    column = self.key_leaf(step, key.partition(".")[2].strip('"'), left.name, nodes[0])
                 return Value(left.name, column, lambda: key)
         else:
             text = None
