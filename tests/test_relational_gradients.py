@@ -133,6 +133,16 @@ def test_the_optimizer_changes_no_value(name: str) -> None:
             np.testing.assert_allclose(value, plain[output], 1e-9, 1e-9, err_msg=f"{output}, {label}")
 
 
+@every_model
+def test_a_batch_of_a_simplified_loss_is_the_same(name: str) -> None:
+    model = model_of(name)
+    plans = [in_double(Plan({"loss": batched(model, 2, simple=simple)})) for simple in (False, True)]
+    arrays = arrays_for(plans[0])
+    found, expected = (run(with_gradients(plan, ALL_BUT_EXPAND).plan, arrays) for plan in plans)
+    for output, value in expected.items():
+        np.testing.assert_allclose(found[output], value, 1e-9, 1e-9, err_msg=output)
+
+
 # -- a join is the table of its rows -----------------------------------------------------------------------------------
 
 JOINED = (
