@@ -30,6 +30,7 @@ from mlsql.planner.ops import (
     State,
     Sum,
     Take,
+    constant,
 )
 from mlsql.planner.plan import Plan
 from mlsql.planner.restrict import Restriction
@@ -67,11 +68,13 @@ def bind_rows(text: str, counts: Mapping[str, int], sizes: Mapping[Symbol, int] 
     return bind(text, {**(sizes or {}), **{rows_symbol(name): count for name, count in rows.items()}})
 
 
-def batched(model: Model, count: int) -> Node:
-    """The loss of a model over relations, for a batch of so many rows of its select."""
+def batched(model: Model, count: int, *, simple: bool = False, fan_out: Sequence[int] = ()) -> Node:
+    """The loss of a model over relations, for a batch of so many rows of its select; TRAIN has it simplified first."""
     assert model.loss is not None
+    loss = simplify(Plan({"loss": model.loss})).plan.outputs["loss"] if simple else model.loss
     index = Index(RowSet("batch", count), model.rows)
-    return Restriction(model.rows, index, fixed=model.scalars).single(model.loss)
+    step = constant(1.0) if fan_out else None
+    return Restriction(model.rows, index, fixed=model.scalars, fan_out=fan_out, step=step).single(loss)
 
 
 def loss_of(model: Model) -> Plan:

@@ -29,7 +29,7 @@ from support import (
 
 import mlsql
 from mlsql.autodiff.gradient import gradients
-from mlsql.planner.ops import Positions
+from mlsql.planner.ops import Index, Positions
 from mlsql.planner.plan import Plan
 
 INPUT = "INPUT a (k BIGINT, x FLOAT, v FLOAT[2]), b (k BIGINT, y FLOAT), c (j BIGINT, z FLOAT) TARGET a (t FLOAT)"
@@ -80,6 +80,7 @@ def losses(name: str) -> Iterator[tuple[str, Plan]]:
     assert model.loss is not None
     yield "all rows", in_double(Plan({"loss": model.loss}))
     yield "a batch", in_double(Plan({"loss": batched(model, 2)}))
+    yield "a sampled batch", in_double(Plan({"loss": batched(model, 2, fan_out=(1, 2))}))
 
 
 def arrays_for(plan: Plan) -> dict[Any, Any]:
@@ -106,6 +107,23 @@ def test_the_gradient_is_the_slope(name: str) -> None:
 
 
 @every_model
+@pytest.mark.parametrize("simple", [False, True], ids=["as it stands", "simplified"])
+@pytest.mark.parametrize("fan_out", [(), (9, 9)], ids=["whole groups", "samples larger than groups"])
+def test_a_batch_of_all_rows_is_the_whole(name: str, simple: bool, fan_out: tuple[int, ...]) -> None:
+    model = model_of(name)
+    assert model.loss is not None
+    whole = in_double(Plan({"loss": model.loss}))
+    batch = in_double(Plan({"loss": batched(model, model.rows.rows, simple=simple, fan_out=fan_out)}))
+    arrays = arrays_for(whole)
+    index = next(n for n in batch.nodes() if isinstance(n, Index))
+    in_order = {**arrays, index: np.arange(model.rows.rows)}
+    found, expected = (with_gradients(plan, ALL_BUT_EXPAND).plan for plan in (batch, whole))
+    values, wanted = run(found, in_order), run(expected, arrays)
+    for output, value in wanted.items():
+        np.testing.assert_allclose(values[output], value, 1e-9, 1e-9, err_msg=output)
+
+
+@every_model
 def test_the_optimizer_changes_no_value(name: str) -> None:
     for label, plan in losses(name):
         arrays = arrays_for(plan)
@@ -113,6 +131,16 @@ def test_the_optimizer_changes_no_value(name: str) -> None:
         assert best.keys() == plain.keys()
         for output, value in best.items():
             np.testing.assert_allclose(value, plain[output], 1e-9, 1e-9, err_msg=f"{output}, {label}")
+
+
+@every_model
+def test_a_batch_of_a_simplified_loss_is_the_same(name: str) -> None:
+    model = model_of(name)
+    plans = [in_double(Plan({"loss": batched(model, 2, simple=simple)})) for simple in (False, True)]
+    arrays = arrays_for(plans[0])
+    found, expected = (run(with_gradients(plan, ALL_BUT_EXPAND).plan, arrays) for plan in plans)
+    for output, value in expected.items():
+        np.testing.assert_allclose(found[output], value, 1e-9, 1e-9, err_msg=output)
 
 
 # -- a join is the table of its rows -----------------------------------------------------------------------------------

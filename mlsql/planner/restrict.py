@@ -16,7 +16,10 @@ from .ops import (
     Broadcast,
     Column,
     Count,
+    GroupJoin,
     GroupSample,
+    Multiply,
+    PairDot,
     Positions,
     Reshape,
     SampleSlot,
@@ -58,6 +61,7 @@ class Restriction:
         self.fixed, self.fan_out, self.step, self.seed, self.depth = fixed, tuple(fan_out), step, seed, depth
         self.done: dict[Node, Node] = {}
         self.levels = 0  # how many GROUP BYs were sampled, one on top of the other
+        self.inner: dict[tuple[RowSet, Node], Restriction] = {}
         self.multiples: dict[RowSet, int] = {}  # sampled row sets: rows a row of the batch
 
     def single(self, node: Node) -> Node:
@@ -85,12 +89,35 @@ class Restriction:
         if isinstance(node, (Column, Positions)):
             return Take(node, self.index)
         if isinstance(node, Take):
-            return Take(node.x, self.at(node.index))
+            return self.taken(node.x, self.at(node.index))
+        if isinstance(node, PairDot):
+            return PairDot(node.x, self.at(node.i), node.y, self.at(node.j))
+        if isinstance(node, GroupJoin):
+            return self.at(apart(node))
         if isinstance(node, tuple(NEUTRAL)):
             return self.sampled(node) if self.fan_out else Take(node, self.index)
         if isinstance(node, Broadcast):
             return Broadcast(self.at(node.x), node.target.with_(rows=self.batch))
         return node.with_inputs(self.at(n) for n in node.inputs)
+
+    def taken(self, x: Node, index: Node) -> Node:
+        """Rows of x, which is computed for all its rows unless there are groups to sample on the way."""
+        if not self.fan_out or x.type.rows == UNIT or isinstance(x, (Column, Positions)):
+            return Take(x, index)
+        key = (x.type.rows, index)
+        if key not in self.inner:
+            self.inner[key] = self.within(x.type.rows, index, self.fan_out, self.depth)
+        inner = self.inner[key]
+        found = inner.at(x)
+        self.multiples |= inner.multiples
+        self.levels = max(self.levels, inner.levels)
+        return found
+
+    def within(self, rows: RowSet, index: Node, fan_out: Sequence[int], depth: int) -> Restriction:
+        """The same for rows of another row set, which the batch reads."""
+        return Restriction(
+            rows, index, fixed=self.fixed, fan_out=fan_out, step=self.step, seed=self.seed, depth=depth
+        )  # fmt: skip
 
     def sampled(self, node: Node) -> Node:
         """The groups of the batch, each from a sample of its members."""
@@ -100,10 +127,7 @@ class Restriction:
         slots = RowSet(f"{self.batch.name} sample {self.depth}", None if size is None else size * count)
         members = GroupSample(self.index, node.index, self.step, count, slots, self.seed)
         there: Node = SampleThere(self.index, node.index, count, slots)
-        inner = Restriction(
-            node.index.type.rows, members,
-            fixed=self.fixed, fan_out=further, step=self.step, seed=self.seed, depth=self.depth + 1,
-        )  # fmt: skip
+        inner = self.within(node.index.type.rows, members, further, self.depth + 1)
         x = inner.at(node.x)
         there = Reshape(there, (1,) * x.type.rank) if x.type.rank else there
         self.levels = max(self.levels, 1 + inner.levels)
@@ -111,3 +135,11 @@ class Restriction:
         self.multiples |= {r: n * count for r, n in inner.multiples.items()}
         empty = like(NEUTRAL[type(node)], x)
         return type(node)(Where(there, x, empty), SampleSlot(count, slots, self.batch), self.batch)
+
+
+def apart(node: GroupJoin) -> Node:
+    """A join and a GROUP BY in one as a GROUP BY of a join."""
+    x: Node = Take(node.x, node.source)
+    if node.weight is not None:
+        x = Multiply(Reshape(node.weight, (1,) * x.type.rank) if x.type.rank else node.weight, x)
+    return Segment(x, node.group, node.rows, node.size)
