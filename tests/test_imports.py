@@ -38,7 +38,10 @@ CORE = ("node", "scalar", "plan", "ops")
 
 # A library, and the files that may import it.
 PLACES: dict[str, tuple[str, ...]] = {
-    "sqlglot": ("parser/", *(f"planner/{n}.py" for n in ("arguments", "binder", "expressions", "query", "relational"))),
+    "sqlglot": (
+        *("parser/", "planner/query/"),
+        *(f"planner/{name}.py" for name in ("arguments", "binder", "expressions", "relational")),
+    ),
     "duckdb": ("executor/storage.py",),
     "numpy": ("executor/",),
     "scipy": ("executor/",),

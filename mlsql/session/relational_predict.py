@@ -112,7 +112,7 @@ def computed(
     picked = Wanted(
         lambda sizes: bind_model(definition, {**sizes, **told}), lambda m: list(with_flags(m, wanted(m)).values())
     )
-    read = read_relations(session, model, sources, picked, version=version, keys=keys)
+    read = read_relations(session, model, sources, picked, version=version, keys=keys, may_be_empty=True)
     fitted = bind_model(definition, read.facts | told)
     nodes = wanted(fitted)
     labels = {n.type.element.column for n in nodes.values()} & read.classes.keys()

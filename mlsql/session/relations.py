@@ -208,6 +208,7 @@ def read_relations(
     learn: bool = False,
     kept: Callable[[int], Array | None] = lambda rows: None,
     keys: bool = False,
+    may_be_empty: bool = False,
 ) -> RelationRows:
     """Read what some plans need of each relation, run the skeleton, and make arrays of the leaves.
 
@@ -222,7 +223,7 @@ def read_relations(
         copies = reader.copy(model, wanted.pick(model), learn)
         asked = {model.rows.name} if texts else set()
         found = run_skeleton(tables, model.skeleton, asked)
-        if learn or found.counts.get(model.rows.name, 1):
+        if not may_be_empty or found.counts.get(model.rows.name, 1):
             check_rows(model.skeleton, found)
         facts = {rows_symbol(name): count for name, count in found.counts.items()}
         facts |= {Symbol(fact): 1 for fact in found.facts}

@@ -69,11 +69,12 @@ class QueryBinder:
         for part, clause in tree.args.items():
             if clause and part not in CLAUSES:
                 self.refuse(part, clause)
+        distinct = tree.args.get("distinct")
+        if distinct is not None and distinct.args.get("on"):
+            self.refuse("DISTINCT ON", distinct)
         for item in tree.expressions:
             if window := item.find(exp.Window):
                 self.refuse("a window function", window)
-            if part == "distinct" and clause and clause.args.get("on"):
-                self.refuse("DISTINCT ON", clause)
         frame = self.tables.frame(tree, ctes)
         scope = self.scope(frame)
         group = tree.args.get("group")
