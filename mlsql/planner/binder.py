@@ -17,6 +17,7 @@ from .expressions import ExpressionBinder
 from .functions import Fold
 from .model import IndexCheck, Initial, Model, ModelParameter, Statistic, classes_symbol
 from .node import Node, walk
+from .nulls import unfilled
 from .ops import Column, Parameter, Pick, Take, cast
 from .ops import Place as PlaceNode
 
@@ -304,9 +305,9 @@ def key_of(d: ColumnDeclaration) -> str:
 
 
 def taken_from(node: Node) -> Node:
-    """What is left of a node without the Takes around it."""
-    while isinstance(node, Take):
-        node = node.x
+    """What is left of a node without the Takes, and the fillers of missing rows, around it."""
+    while (inner := node.x if isinstance(node, Take) else unfilled(node)) is not node:
+        node = inner
     return node
 
 

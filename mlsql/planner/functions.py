@@ -19,7 +19,7 @@ from ..types import FLOAT, UNIT, Dim, RowSet, Shape, Type, TypeProblem, category
 from . import ops
 from .data import Data, Leaves, Value
 from .node import OPERATORS, Node
-from .nulls import Nulls
+from .nulls import Nulls, filled
 from .ops import (
     Argmax,
     Cast,
@@ -398,7 +398,7 @@ def _known(c: Context, result: Node, there: Node | None) -> Node:
     if there is None or c.fold is None or c.fold.groups is None:
         return result
     some = ops.Greater(c.fold.sum(ops.cast(there, FLOAT)), ops.constant(0))
-    return c.nulls.declare(result, some)
+    return c.nulls.declare(filled(some, result), some)
 
 
 @function("COALESCE", "IFNULL", sql=True)

@@ -1,7 +1,8 @@
 """NULL in plans. A tensor is never NULL; a value that may be missing has a flag beside it that says where it is there.
 
 SQL's rules hold: arithmetic with NULL is NULL, aggregates skip NULL, COALESCE fills it, a row that a left join found no
-match for is NULL on that side. A place without a value holds some number all the same, which nothing may read.
+match for is NULL on that side. A place without a value holds some number all the same, which nothing may read: FILLER
+where it could meet a function, since 0 / 0 in a value that nobody reads is still NaN in the gradients of its inputs.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import functools
 from collections.abc import Iterable
 
 from .node import Node
-from .ops import And, Reduce, Segment, Take
+from .ops import And, Reduce, Reshape, Segment, Take, Where, like
+
+FILLER = 0.5  # where x / a, LN(a), LN(1 - a), SQRT(a) and 1 / (a - 1) all are finite
 
 
 class Nulls:
@@ -45,3 +48,17 @@ def both(flags: Iterable[Node | None]) -> Node | None:
     """Where all of the flags hold."""
     given = list(dict.fromkeys(f for f in flags if f is not None))
     return functools.reduce(And, given) if given else None
+
+
+def filled(there: Node, x: Node) -> Node:
+    """x where it is there, else the FILLER; whole numbers and classes, which have no gradient, are left alone."""
+    if x.type.element.kind != "float":
+        return x
+    if x.type.rank:
+        there = Reshape(there, (1,) * x.type.rank)
+    return Where(there, x, like(FILLER, x))
+
+
+def unfilled(node: Node) -> Node:
+    """What filled was given, if it made the node; the node itself otherwise."""
+    return node.x if isinstance(node, Where) and node.y is like(FILLER, node) else node

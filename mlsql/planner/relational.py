@@ -16,7 +16,7 @@ from .expressions import ExpressionBinder
 from .functions import Fold
 from .model import DataColumn, Find, Model
 from .node import Node
-from .nulls import Nulls
+from .nulls import FILLER, Nulls
 from .ops import Column, Take, one
 from .query import Frame, Origin, QueryBinder, Relation, Value
 from .skeleton import TABLE, Skeleton, Text, quoted, rows_symbol
@@ -59,7 +59,8 @@ class RelationalBinder(ModelBinder):
         else:
             assert d.element is not None
             column = Column(name, rows, d.element, d.shape)
-            self.leaf(column, "{0}" if d.shape else "coalesce({0}, 0)", d)
+            filler = FILLER if d.element.kind == "float" else 0
+            self.leaf(column, "{0}" if d.shape else f"coalesce({{0}}, {filler})", d)
         if not self.knows(known.name):
             self.nulls.declare(column, known)
         return self.named(column, name)

@@ -36,7 +36,7 @@ def predict_relations(
     """All rows of the model's select, with its columns in their order."""
 
     def wanted(fitted: Model) -> dict[str, Node]:
-        return {name: node for name, node in fitted.columns.items() if name not in fitted.keys}
+        return {name: node for name, node in fitted.columns.items() if name not in model.keys}
 
     found = computed(session, call.model, model, version, given, call.place, wanted, keys=True)
     return pa.table({name: found.keys[name] if name in found.keys else found.column(name) for name in model.outputs})
@@ -49,7 +49,7 @@ def evaluated_relations(
     version: StoredVersion | None,
     outputs: Callable[[Model], Mapping[str, Node]],
 ) -> pa.Table:
-    """The rows whose target is known: ``actual``, ``predicted`` and ``probability`` (NULL where there is none)."""
+    """The rows with a target and a prediction: ``actual``, ``predicted``, ``probability`` (NULL if there is none)."""
     [target] = model.targets
 
     def wanted(fitted: Model) -> dict[str, Node]:
@@ -69,7 +69,7 @@ def evaluated_relations(
     if model.targets[target].element.kind == "boolean" and predicted.kind == "float":
         columns["predicted"] = pc.greater_equal(columns["predicted"], 0.5)
     table = pa.table(columns)
-    return table.filter(table["actual"].is_valid())
+    return table.filter(pc.and_(table["actual"].is_valid(), table["predicted"].is_valid()))
 
 
 @dataclass

@@ -10,6 +10,7 @@ from ...errors import Place
 from ...types import RowSet
 from ..expressions import ExpressionBinder
 from ..functions import Fold
+from ..model import ModelParameter
 from ..node import Node
 from ..nulls import Nulls
 from .relations import Relation, Value
@@ -20,6 +21,7 @@ class Host(Protocol):
 
     alias: str
     nulls: Nulls
+    parameters: dict[str, ModelParameter]
 
     def relation(self, name: str) -> Relation | None:
         """One of the model's own relations."""

@@ -16,6 +16,8 @@ from .relations import Relation, Value
 if TYPE_CHECKING:
     from .select import QueryBinder
 
+LEARNED = "keys are computed once, before anything is learned"
+
 
 class Keys:
     """Writes expressions over keys as SQL for the tables of the skeleton."""
@@ -54,13 +56,15 @@ class Keys:
     def lookup(self, tree: exp.Column, scope: Mapping[str, Value]) -> Value:
         name = ".".join(p.name for p in tree.parts)
         found = scope.get(name.lower())
-        if found is None:
-            known = [n for n in scope if ("." in n) == ("." in name)]
-            raise self.q.problem(
-                tree, f'unknown column "{name}"', suggest(name, known) or f"known are {listed(sorted(known))}"
-            )
-        return found
+        if found is not None:
+            return found
+        if name.lower() in (p.lower() for p in self.q.host.parameters):
+            raise self.q.problem(tree, f'"{name}" is a parameter, and keys do not learn', LEARNED)
+        if sum(n.endswith(f".{name.lower()}") for n in scope) > 1:
+            raise self.q.problem(tree, f'"{name}" is in more than one relation: write alias.{name}')
+        known = [n for n in scope if ("." in n) == ("." in name)]
+        hint = suggest(name, known) or f"known are {listed(sorted(known))}"
+        raise self.q.problem(tree, f'unknown column "{name}"', hint)
 
     def learned(self, name: str, tree: exp.Expression, what: str) -> ProgrammingError:
-        hint = "keys are computed once, before anything is learned"
-        return self.q.problem(tree, f'"{name}" depends on what is learned and cannot stand in {what}', hint)
+        return self.q.problem(tree, f'"{name}" depends on what is learned and cannot stand in {what}', LEARNED)

@@ -9,6 +9,7 @@ from sqlglot import exp
 
 from ...types import UNIT, RowSet
 from ..node import Node
+from ..nulls import filled
 from ..ops import Take
 from ..skeleton import Join, Joined, Text, at
 
@@ -110,6 +111,8 @@ class Frame:
         index = self.index(source)
         if node is not None and node.type.rows != UNIT and index is not None:
             node = Take(node, index)
+            if side.matched is not None:
+                node = filled(side.matched, node)
         if text is not None:
             inner, alias = text, side.alias
             text = lambda: join.export(at(inner(), alias))  # noqa: E731
