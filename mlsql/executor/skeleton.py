@@ -6,6 +6,7 @@ same rows in the same order, whatever the order in which a query would give them
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import singledispatch
@@ -21,6 +22,7 @@ from .device import Array
 from .storage import Storage
 
 ROW = "#"
+RUN = 256  # from so many rows on, on average, what follows on one another is copied as one
 
 
 @dataclass
@@ -124,56 +126,84 @@ def names_in(sql: str) -> list[str]:
 @run_step.register
 def _(step: Join, tables: Tables, found: Rows, is_read: bool) -> None:
     result = tables.storage.query(step.query())
-    raw = [numbers(result.column(i)) for i in range(len(step.sides))]
-    result = result.select(list(step.exports.values()))  # there may be very many rows: nothing is kept for nothing
-    order = row_order(raw, [found.counts[side.over.name] for side in step.sides])
-    rows = found.counts[step.rows.name] = len(raw[0])
+    columns = [without_nulls(result.column(i)) for i in range(len(step.sides))]
+    rows = found.counts[step.rows.name] = result.num_rows
+    places = places_by(columns[0], found.counts[step.sides[0].over.name])
+    order = row_order([numbers(c) for c in columns]) if places is None else None
     for i, side in enumerate(step.sides):
-        column = raw.pop(0)
-        positions = (column if order is None else column[order]).astype(np.int64)
-        del column
+        if i == 0 and rows and places is columns[0] and not side.optional:
+            found.facts.add(f"{step.rows.name} is its first side")
+            continue
+        positions = gathered(columns[i], order) if places is None else scattered(columns[i], places)
         if side.optional:
             matched = positions >= 0
             found.arrays[f"{side.positions.name} matched"] = matched
             if matched.all():
                 found.facts.add(f"{side.positions.name} matched")
             positions = np.maximum(positions, 0)
-        elif i == 0 and rows and rows == found.counts[side.over.name] and is_identity(positions):
-            found.facts.add(f"{step.rows.name} is its first side")
-            continue
         found.arrays[side.positions.name] = positions
     if is_read and step.exports:
-        tables.add(step.rows, result if order is None else result.take(pa.array(order)))
+        if places is not None:
+            order = scattered(pa.chunked_array([np.arange(rows)]), places)
+        exports = result.select(list(step.exports.values()))
+        tables.add(step.rows, exports if order is None else exports.take(pa.array(order)))
     elif is_read:
         tables.add(step.rows, pa.table({ROW: np.arange(rows, dtype=row_type(rows))}))
 
 
+def without_nulls(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Positions, -1 where a side has no row."""
+    return pc.fill_null(column, -1) if column.null_count else column
+
+
 def numbers(column: pa.ChunkedArray) -> Array:
-    """Positions as an array, -1 where a side has no row."""
-    if column.null_count:
-        column = pc.fill_null(column, -1)
+    """A column without NULLs as an array."""
     array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     return np.asarray(array)
 
 
-def row_order(columns: list[Array], counts: list[int]) -> Array | None:
+def places_by(first: pa.ChunkedArray, count: int) -> pa.ChunkedArray | None:
+    """Where each row goes that the rows stand in the order of the first side, which has so many rows.
+
+    They are the positions themselves if every row of that side is there once. None if one is there more than once.
+    """
+    there = np.zeros(count + 1, np.bool_)  # the last one is for -1
+    for chunk in first.chunks:
+        there[np.asarray(chunk)] = True
+    if there[-1] or np.count_nonzero(there) < len(first):
+        return None
+    if len(first) == count:
+        return first
+    rank = np.cumsum(there, dtype=row_type(count)) - 1
+    return pa.chunked_array([rank[np.asarray(chunk)] for chunk in first.chunks], first.type)
+
+
+def scattered(column: pa.ChunkedArray, to: pa.ChunkedArray) -> Array:
+    """A column in another order: ``result[to] = column``. It goes by chunks, which fit a cache, and sorts nothing."""
+    result = np.empty(len(column), np.int64)
+    start = 0
+    for chunk in to.chunks:
+        place, values = np.asarray(chunk), numbers(column.slice(start, len(chunk)))
+        start += len(chunk)
+        ends = [*(np.flatnonzero(place[1:] != place[:-1] + 1) + 1).tolist(), len(place)]
+        if len(ends) > len(place) // RUN:
+            result[place] = values
+            continue
+        for begin, end in itertools.pairwise([0, *ends]):  # DuckDB hands on rows as they were stored, run by run
+            result[place[begin] : place[begin] + end - begin] = values[begin:end]
+    return result
+
+
+def gathered(column: pa.ChunkedArray, order: Array | None) -> Array:
+    """A column in another order: ``column[order]``; None leaves it as it is."""
+    array = numbers(column)
+    return (array if order is None else array[order]).astype(np.int64)
+
+
+def row_order(columns: list[Array]) -> Array | None:
     """The order that sorts rows by the first column, then the second ...; None if they are sorted already."""
     first = columns[0]
-    if not len(first) or np.all(first[1:] > first[:-1]):
-        return None
-    if len(first) <= counts[0] and first.min() >= 0:
-        place = np.full(counts[0], -1, row_type(counts[0]))
-        place[first] = np.arange(len(first), dtype=place.dtype)
-        if len(first) < counts[0]:
-            place = place[place >= 0]
-        if len(place) == len(first) and (len(first) < counts[0] or place.min() >= 0):
-            return place  # every row of the first side is there once at most: no need to sort
-    return np.lexsort(columns[::-1])
-
-
-def is_identity(positions: Array) -> bool:
-    """Whether every row stands for the row of its own number."""
-    return bool(positions[0] == 0 and positions[-1] == len(positions) - 1 and np.all(positions[1:] > positions[:-1]))
+    return None if np.all(first[1:] > first[:-1]) else np.lexsort(columns[::-1])
 
 
 @reads.register
