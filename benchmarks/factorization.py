@@ -102,9 +102,9 @@ def torch_side(weights: Path) -> None:
         order = torch.randperm(RATINGS) if shuffle else None
         starts = range(0, limit, batch_size)
         for start in starts:
-            rows = slice(start, start + batch_size)
-            total += step(rows if order is None else order[rows], optimizer)
-        return {"seconds": time.perf_counter() - began, "loss": total.item() / len(starts)}
+            rows = slice(start, min(start + batch_size, RATINGS))
+            total += step(rows if order is None else order[rows], optimizer) * (rows.stop - start)
+        return {"seconds": time.perf_counter() - began, "loss": total.item() / limit}
 
     def curve() -> Report:
         return {"losses": [epoch(options.batch_size, shuffle=False)["loss"] for _ in range(CURVE)]}
