@@ -363,7 +363,7 @@ def min_(c: Context, x: Node) -> Node:
 def count(c: Context, x: Node | None = None) -> Node:
     """The number of rows: COUNT(*). COUNT(x) counts those where x is not NULL."""
     if c.fold is None:
-        raise TypeProblem("COUNT over rows may stand in MINIMIZE only")
+        raise _unfolded("COUNT")
     there = c.there(x) if x is not None else c.there()
     if there is None:
         return c.fold.count()
@@ -373,8 +373,7 @@ def count(c: Context, x: Node | None = None) -> Node:
 def _aggregated(c: Context, name: str, x: Node) -> tuple[Fold, Node, Node | None]:
     """Where an aggregate folds, its argument with a value a row, and where there is one (None: in every row)."""
     if c.fold is None:
-        within = "MEAN_OF" if name == "AVG" else f"{name}_OF"
-        raise TypeProblem(f"{name} over rows may stand in MINIMIZE only", hint=f"{within} folds the numbers of one row")
+        raise _unfolded(name, f"; {'MEAN' if name == 'AVG' else name}_OF folds the numbers of one row")
     there = c.there(x)
     if x.type.rows == UNIT and c.fold.rows != UNIT:
         x = ops.broadcast(x, x.type.with_(rows=c.fold.rows))  # every row has the same value, as in SQL
@@ -382,6 +381,11 @@ def _aggregated(c: Context, name: str, x: Node) -> tuple[Fold, Node, Node | None
         raise TypeProblem(f"{name} needs a value that has rows")
     (x,) = c.number(x)
     return c.fold, x, there
+
+
+def _unfolded(name: str, hint: str = "") -> TypeProblem:
+    where = "it may stand in MINIMIZE and in a select with FROM, outside of other aggregates"
+    return TypeProblem(f"{name} over rows cannot stand here", hint=where + hint)
 
 
 def _where(there: Node | None, x: Node, other: float) -> Node:

@@ -53,7 +53,7 @@ class Tables:
         relation_or_none = ctes.get(name.lower()) or self.q.host.relation(name)
         if relation_or_none is None:
             known = [*ctes, *self.q.host.relation_names()]
-            hint = suggest(name, known) or f"relations are {listed(known)}"
+            hint = suggest(name, known) or f"known are {listed(known)}; INPUT {name} (...) declares another"
             raise self.q.problem(tree, f'the model has no relation "{name}"', hint)
         return Source(tree.alias_or_name, relation_or_none)
 
