@@ -266,13 +266,13 @@ def forward_lines(plan: Plan, model: Model, option: str) -> list[str]:
         if option == "CODE":
             return program.source.rstrip().split("\n")
         return [f"arena of {number(program.arena_bytes)} bytes for 2048 rows at a time"]
-    return [*listing([("", list(plan.nodes()))], plan.names), *data_lines(model, nodes)]
+    return [*skeleton_lines(model), *listing([("", list(plan.nodes()))], plan.names), *data_lines(model, nodes)]
 
 
 def data_lines(model: Model, outputs: Sequence[Node]) -> list[str]:
     """How DuckDB computes the leaves that are no plain columns."""
-    leaves = model.leaves(outputs)
-    lines = [f"  {name} = {leaf_text(leaf)}" for name, leaf in leaves.items() if name in model.data]
+    leaves = {n: leaf for n, leaf in model.leaves(outputs).items() if n in model.data and not leaf.is_plain}
+    lines = [f"  {name} = {leaf_text(leaf)}" for name, leaf in leaves.items()]
     return ["columns that DuckDB computes", *lines] if lines else []
 
 
