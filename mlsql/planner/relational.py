@@ -277,7 +277,7 @@ class RelationalBinder(ModelBinder):
                 scope |= {d.name.lower(): node, f"{of}.{d.name}".lower(): node}
             else:
                 reason = f'the rows of the select do not come from one row of "{of}" each'
-                unreachable[d.name.lower()] = f'{reason}, so "{d.name}" has no value in them'
+                unreachable[d.name.lower()] = f'{reason}, so "{d.name}" has no value in them: join "{of}" to them'
         scope |= {n.lower(): node for n, node in columns.items()}
         binder = self.expressions(self.statement.select.place, scope, fold=Fold(relation.rows))
         binder.hidden = unreachable
