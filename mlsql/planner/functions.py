@@ -131,7 +131,7 @@ class Function:
         words = [
             p.name
             + (", ..." if p.kind is p.VAR_POSITIONAL else "")
-            + (f" = {'*' if p.default is None else p.default}" if p.default is not p.empty else "")
+            + (" or *" if p.default is None else f" = {p.default}" if p.default is not p.empty else "")
             for p in self.parameters
         ]
         return f"{self.name}({', '.join(words) or '*'})"
