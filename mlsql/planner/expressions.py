@@ -18,7 +18,7 @@ from .functions import FUNCTIONS, Fold, Function
 from .layers import Layer, standard_layers
 from .model import Statistic
 from .node import Node
-from .nulls import Nulls, both
+from .nulls import Nulls, both, filled
 from .ops import Constant, Parameter, Slice, cast
 
 ARITHMETIC: Mapping[type[exp.Expression], type[Node]] = {
@@ -123,7 +123,12 @@ class ExpressionBinder:
         """The nodes as numbers of one element type: DOUBLE if one of them is, else FLOAT; constants follow."""
         fixed = [n.type.element for n in nodes if not isinstance(n, Constant)]
         element = promote(*(fixed or [FLOAT]))
-        return tuple(cast(n, element) for n in nodes)
+        return tuple(self.converted(n, element) for n in nodes)
+
+    def converted(self, node: Node, element: Element) -> Node:
+        """A node with another element type. Where a whole number is missing, it holds what is safe to compute with."""
+        there = None if node.type.element.kind == "float" else self.nulls.flag(node)
+        return cast(node, element) if there is None else filled(there, cast(node, element))
 
     def classes(self, column: str) -> Dim:
         if self._classes is None:

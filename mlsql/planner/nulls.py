@@ -51,7 +51,7 @@ def both(flags: Iterable[Node | None]) -> Node | None:
 
 
 def filled(there: Node, x: Node) -> Node:
-    """x where it is there, else the FILLER; whole numbers and classes, which have no gradient, are left alone."""
+    """x where it is there, else the FILLER. Whole numbers and classes may be positions: they are left alone."""
     if x.type.element.kind != "float":
         return x
     if x.type.rank:
