@@ -83,7 +83,7 @@ def alter_model(read: Reader) -> RenameModel | RollbackModel:
     elif read.accept("ROLLBACK TO VERSION"):
         changed = RollbackModel(model, read.whole_number("a version's number"))
     else:
-        read.unexpected("RENAME TO or ROLLBACK TO VERSION")
+        read.unexpected()
     read.expect_end()
     return changed
 

@@ -261,11 +261,13 @@ def forward_lines(plan: Plan, model: Model, option: str) -> list[str]:
     """A forward plan as text: the listing, or the code that it becomes."""
     nodes, rows = list(plan.outputs.values()), model.rows
     if option in ("CODE", "MEMORY"):
-        part, _ = resized(nodes, rows, 2048) if rows != UNIT else (nodes, UNIT)
+        is_one_set = rows != UNIT and model.skeleton is None
+        part, _ = resized(nodes, rows, 2048) if is_one_set else (nodes, UNIT)
+        size = "2048 rows at a time" if is_one_set else "a row of each row set"
         program = generate(part, names=plan.names, varying=leaves(part))
         if option == "CODE":
             return program.source.rstrip().split("\n")
-        return [f"arena of {number(program.arena_bytes)} bytes for 2048 rows at a time"]
+        return [f"arena of {number(program.arena_bytes)} bytes for {size}"]
     return [*skeleton_lines(model), *listing([("", list(plan.nodes()))], plan.names), *data_lines(model, nodes)]
 
 

@@ -20,7 +20,7 @@ from ..parser.statements import Query
 from ..planner.model import DataColumn, Find, Model
 from ..planner.node import Node, walk
 from ..planner.ops import Column, Positions, Take
-from ..planner.skeleton import rows_symbol, table_name
+from ..planner.skeleton import Skeleton, rows_symbol, table_name
 from ..types import RowSet, Symbol
 from .core import Session
 from .models import sizes_told
@@ -124,12 +124,17 @@ class RelationReader:
             query = without_predict(self.session, self.sources[name])
             source = match(self.session.storage, query, part, wanted)
             table = copied(self.session.storage, source, part)
-            if not table.num_rows:
-                raise DataError(f'the relation "{name}" has no rows', place=query.place)
             self.tables.add(part.rows, table)
             columns = {n: (n, type_text) for n, (_, type_text) in source.columns.items()}
             found[name] = Source(Query(table_name(part.rows), query.place), columns)
         return found
+
+    def check_rows(self, skeleton: Skeleton, found: Rows) -> None:
+        """Whether there is something to compute with. Raises DataError about a relation or a step without rows."""
+        for name, query in self.sources.items():
+            if not self.tables.tables[name].num_rows:
+                raise DataError(f'the relation "{name}" has no rows', place=query.place)
+        check_rows(skeleton, found)
 
     def learn(
         self, model: Model, copies: Mapping[str, Source], found: Rows, kept: Array | None
@@ -224,7 +229,7 @@ def read_relations(
         asked = {model.rows.name} if texts else set()
         found = run_skeleton(tables, model.skeleton, asked)
         if not may_be_empty or found.counts.get(model.rows.name, 1):
-            check_rows(model.skeleton, found)
+            reader.check_rows(model.skeleton, found)
         facts = {rows_symbol(name): count for name, count in found.counts.items()}
         facts |= {Symbol(fact): 1 for fact in found.facts}
         classes: Mapping[str, Keys] = version.classes if version else {}
