@@ -99,6 +99,10 @@ def groups_of_rows(session: Session, per: Sequence[Name], query: Query) -> Group
     if not per:
         return None
     types = matched(per, session.storage.describe(query.text, query.values))
+    for column, (name, type_text) in zip(per, types.items(), strict=True):
+        if type_text == '"NULL"':
+            hint = f"CAST(NULL AS VARCHAR) AS {name}"
+            raise ProgrammingError(f'the column "{name}" is NULL and has no type', place=column.place, hint=hint)
     empty = Groups(types, ())
     names = ", ".join(map(quoted, types))
     sql = f"SELECT {empty.key({n: quoted(n) for n in types})} FROM (SELECT DISTINCT {names} FROM {query.text})"
