@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from sides import Report, Side, alternate, hold_curves, losses, machine, parameters, serve, summary
+from sides import Report, Side, alternate, arguments, hold_curves, keep, losses, machine, parameters, serve, summary
 
 RATINGS, USERS, ITEMS, RANK = 10_000_000, 100_000, 20_000, 32
 BATCH_SIZES = (1024, 4096, 16384, 65536)
@@ -174,12 +174,10 @@ def measure(weights: Path) -> Report:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = arguments(__doc__, rounds=3)
     parser.add_argument("--batch-size", type=int, default=0, help="0: the one at which PyTorch is fastest")
     parser.add_argument("--peers-only", action="store_true")
     parser.add_argument("--profile", action="store_true", help="where the peer's time goes, by PyTorch's operators")
-    parser.add_argument("--json", type=Path)
     parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--weights", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -189,5 +187,4 @@ if __name__ == "__main__":
         with tempfile.TemporaryDirectory() as folder:
             result = {"machine": machine("torch"), **measure(Path(folder) / "weights.npz")}
         print(json.dumps(result, indent=2))
-        if options.json:
-            options.json.write_text(json.dumps(result, indent=2) + "\n")
+        keep(result, options.json)

@@ -13,17 +13,13 @@ two moments as well. ``floor`` is these bytes over the speed at which NumPy copi
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sides import arguments, keep, machine
 
 USERS, ITEMS, RANK, ROWS = 100_000, 20_000, 32, 1 << 18
 BATCHES = (1024, 4096, 16384)
@@ -154,16 +150,8 @@ def measure(rounds: int) -> dict[str, Any]:
     return results
 
 
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    return {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "numpy": np.__version__}
-
-
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--json", type=Path)
+    parser = arguments(__doc__, rounds=9)
     options = parser.parse_args()
     found = {"machine": machine(), "rounds": options.rounds, "steps": measure(options.rounds)}
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
+    keep(found, options.json)

@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from sides import Report, Side, alternate, hold_curves, losses, machine, parameters, serve, summary
+from sides import Report, Side, alternate, arguments, hold_curves, keep, losses, machine, parameters, serve, summary
 
 NODES, EDGES, INPUTS, HIDDEN, CLASSES = 169_343, 1_166_243, 128, 64, 40
 RATE, CURVE = 0.01, 20
@@ -184,12 +184,10 @@ def measure(weights: Path) -> Report:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser = arguments(__doc__, rounds=7)
     parser.add_argument("--epochs", type=int, default=3, help="epochs of a round")
     parser.add_argument("--peers-only", action="store_true")
     parser.add_argument("--profile", action="store_true", help="where the peers' time goes, by PyTorch's operators")
-    parser.add_argument("--json", type=Path)
     parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--weights", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -201,5 +199,4 @@ if __name__ == "__main__":
         with tempfile.TemporaryDirectory() as folder:
             result = {"machine": machine("torch", "torch_geometric"), **measure(Path(folder) / "weights.npz")}
         print(json.dumps(result, indent=2))
-        if options.json:
-            options.json.write_text(json.dumps(result, indent=2) + "\n")
+        keep(result, options.json)

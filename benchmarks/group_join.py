@@ -10,17 +10,13 @@ matrix and its transpose, both made beforehand. Rounds alternate; medians and ra
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sides import arguments, keep, machine
 
 NODES, EDGES, WIDTH = 169_343, 1_166_243, 64
 Pass = Callable[[], list[np.ndarray]]
@@ -129,16 +125,8 @@ def measure(rounds: int) -> dict[str, Any]:
     return results
 
 
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    return {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "numpy": np.__version__}
-
-
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", type=Path)
+    parser = arguments(__doc__, rounds=7)
     options = parser.parse_args()
     found = {"machine": machine(), "rounds": options.rounds, "passes": measure(options.rounds)}
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
+    keep(found, options.json)

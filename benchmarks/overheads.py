@@ -5,17 +5,14 @@ python benchmarks/overheads.py [--rounds 7] [--json benchmarks/results/overheads
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
-from step import machine
+from sides import arguments, keep, machine
 
 ROWS, COLUMNS = 2_000_000, 32
 
@@ -80,13 +77,9 @@ def measure(rounds: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", type=Path)
+    parser = arguments(__doc__, rounds=7)
     options = parser.parse_args()
     found = measure(options.rounds)
     for name, milliseconds in found.items():
         print(f"{name}: {milliseconds:.1f} ms")
-    if options.json:
-        result = {"machine": machine(), "rounds": options.rounds, "milliseconds": found}
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    keep({"machine": machine(), "rounds": options.rounds, "milliseconds": found}, options.json)

@@ -10,17 +10,13 @@ times depend on who else uses the machine.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sides import arguments, keep, machine
 
 GROUPS, FEATURES, STEPS, RATE = 1_000, 8, 100, 0.05
 ALONE = 10  # groups that the loop of TRAINs is run for
@@ -167,17 +163,9 @@ def loop_seconds() -> dict[str, float]:
     return {"steps_of_mlsql_per": seconds}
 
 
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    return {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "numpy": np.__version__}
-
-
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
+    parser = arguments(__doc__, rounds=5)
     options = parser.parse_args()
     shape = {"groups": GROUPS, "features": FEATURES, "steps": STEPS, "groups_trained_alone": ALONE}
     found = {"machine": machine(), "rounds": options.rounds, **shape, **measure(options.rounds), **loop_seconds()}
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
+    keep(found, options.json)

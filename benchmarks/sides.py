@@ -6,6 +6,7 @@ ratios are taken round by round, since absolute times depend on who else uses th
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -15,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -91,6 +93,20 @@ def hold_curves(curves: Mapping[str, Sequence[float]], tolerance: float = 1e-4) 
     for name, difference in found.items():
         assert difference <= tolerance, f"the losses of {name} differ from those of {reference} by {difference:.1e}"
     return found
+
+
+def arguments(description: str | None, rounds: int) -> argparse.ArgumentParser:
+    """What every benchmark can be told."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--json", type=Path, help="a file for the figures")
+    return parser
+
+
+def keep(found: Report, path: Path | None) -> None:
+    """Write the figures to a file, if one was named."""
+    if path:
+        path.write_text(json.dumps(found, indent=2) + "\n")
 
 
 def machine(*packages: str) -> Report:

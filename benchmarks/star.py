@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from sides import Report, Side, machine, parameters, serve, summary
+from sides import Report, Side, arguments, keep, machine, parameters, serve, summary
 
 FACTS, DIMENSIONS = 5_000_000, {"small": 1_000, "medium": 10_000, "large": 100_000}
 COLUMNS = [f"f{i}" for i in range(1, 6)] + [f"{d[0]}{i}" for d in DIMENSIONS for i in range(1, 11)]
@@ -155,10 +155,8 @@ def measure(path: Path) -> Report:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = arguments(__doc__, rounds=3)
     parser.add_argument("--peers-only", action="store_true")
-    parser.add_argument("--json", type=Path)
     parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--database", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -169,5 +167,4 @@ if __name__ == "__main__":
             create(Path(folder) / "star.duckdb")
             result = {"machine": machine("scikit-learn"), **measure(Path(folder) / "star.duckdb")}
         print(json.dumps(result, indent=2))
-        if options.json:
-            options.json.write_text(json.dumps(result, indent=2) + "\n")
+        keep(result, options.json)

@@ -8,17 +8,13 @@ medians and ratios are printed, since absolute times depend on who else uses the
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sides import arguments, keep, machine
 
 SHAPES = {"784-128-10 batch 64": (784, 128, 10, 64), "64-32-10 batch 32": (64, 32, 10, 32)}
 RATE, MOMENTUM = 0.05, 0.9
@@ -166,17 +162,9 @@ def measure(rounds: int, steps: int) -> dict[str, Any]:
     return results
 
 
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    return {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "numpy": np.__version__}
-
-
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser = arguments(__doc__, rounds=7)
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     found = {"machine": machine(), "rounds": options.rounds, "shapes": measure(options.rounds, options.steps)}
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
+    keep(found, options.json)
