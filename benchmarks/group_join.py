@@ -10,13 +10,12 @@ matrix and its transpose, both made beforehand. Rounds alternate; medians and ra
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from sides import arguments, keep, machine
+from sides import arguments, keep, machine, summary
 
 NODES, EDGES, WIDTH = 169_343, 1_166_243, 64
 Pass = Callable[[], list[np.ndarray]]
@@ -113,15 +112,10 @@ def measure(rounds: int) -> dict[str, Any]:
                 began = time.perf_counter()
                 run()
                 times[name].append((time.perf_counter() - began) * 1e3)
-        medians = {name: statistics.median(t) for name, t in times.items()}
-        ratios = {
-            name: statistics.median(a / b for a, b in zip(times["mlsql"], times[name], strict=True))
-            for name in runs
-            if name != "mlsql"
-        }
-        results[title] = {"milliseconds": medians, "mlsql_over": ratios}
-        shown = ", ".join(f"{n} {m:.0f} ms" for n, m in medians.items())
-        print(f"{title}: {shown}; mlsql over " + ", ".join(f"{n} {r:.2f}" for n, r in ratios.items()))
+        results[title] = summary(times, unit="milliseconds")
+        shown = ", ".join(f"{n} {m:.0f} ms" for n, m in results[title]["milliseconds"].items())
+        ratios = ", ".join(f"{n} {r:.2f}" for n, r in results[title]["mlsql_over"].items())
+        print(f"{title}: {shown}; mlsql over {ratios}")
     return results
 
 

@@ -68,13 +68,13 @@ def alternate(sides: Sequence[Side], rounds: int, request: str = "round") -> dic
     return seconds
 
 
-def summary(seconds: Mapping[str, Sequence[float]], first: str = "mlsql") -> Report:
+def summary(times: Mapping[str, Sequence[float]], first: str = "mlsql", unit: str = "seconds") -> Report:
     """Medians, and the median of the round-by-round ratios of ``first`` to the others."""
-    found: Report = {"seconds": {name: statistics.median(s) for name, s in seconds.items()}}
-    if first in seconds:
+    found: Report = {unit: {name: statistics.median(t) for name, t in times.items()}}
+    if first in times:
         found[f"{first}_over"] = {
-            name: statistics.median(a / b for a, b in zip(seconds[first], s, strict=True))
-            for name, s in seconds.items()
+            name: statistics.median(a / b for a, b in zip(times[first], t, strict=True))
+            for name, t in times.items()
             if name != first
         }
     return found

@@ -8,13 +8,12 @@ medians and ratios are printed, since absolute times depend on who else uses the
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from sides import arguments, keep, machine
+from sides import arguments, keep, machine, summary
 
 SHAPES = {"784-128-10 batch 64": (784, 128, 10, 64), "64-32-10 batch 32": (64, 32, 10, 32)}
 RATE, MOMENTUM = 0.05, 0.9
@@ -150,15 +149,10 @@ def measure(rounds: int, steps: int) -> dict[str, Any]:
         for _ in range(rounds):
             for name, run in runs.items():
                 times[name].append(run() * 1e6)
-        medians = {name: statistics.median(t) for name, t in times.items()}
-        ratios = {
-            name: statistics.median(a / b for a, b in zip(times["mlsql"], times[name], strict=True))
-            for name in runs
-            if name != "mlsql"
-        }
-        results[title] = {"microseconds": medians, "mlsql_over": ratios}
-        shown = ", ".join(f"{n} {m:.1f} us" for n, m in medians.items())
-        print(f"{title}: {shown}; mlsql over " + ", ".join(f"{n} {r:.2f}" for n, r in ratios.items()))
+        results[title] = summary(times, unit="microseconds")
+        shown = ", ".join(f"{n} {m:.1f} us" for n, m in results[title]["microseconds"].items())
+        ratios = ", ".join(f"{n} {r:.2f}" for n, r in results[title]["mlsql_over"].items())
+        print(f"{title}: {shown}; mlsql over {ratios}")
     return results
 
 

@@ -36,6 +36,17 @@ QUERIES = {
     "join on text": "SELECT x, y FROM a JOIN b ON a.s = b.t AND x < y",
     "join and filter": "SELECT x + y AS v FROM a JOIN b ON a.k = b.k WHERE y > 0 OR s = 'q'",
     "is null": "SELECT CASE WHEN y IS NULL THEN 0 ELSE 1 END AS there, x FROM a LEFT JOIN b USING (k)",
+    "case of null": "SELECT CASE WHEN y > 0 THEN 1.0 ELSE 2.0 END AS v FROM a LEFT JOIN b USING (k)",
+    "case between nulls": "SELECT CASE WHEN x > 1 THEN x ELSE y END AS v FROM a LEFT JOIN b USING (k)",
+    "and of null": "SELECT x > y AND x < 0 AS v, x > y OR x < 0 AS w FROM a FULL JOIN b ON a.k = b.k",
+    "not of null": "SELECT NOT (x > y) AS v, y BETWEEN 0 AND x AS w FROM a LEFT JOIN b USING (k)",
+    "greatest of null": "SELECT GREATEST(x, y) AS v, LEAST(x, y, 1) AS w FROM a FULL JOIN b ON a.k = b.k",
+    "one row": "SELECT k, x - m AS v FROM a JOIN (SELECT AVG(z) AS m FROM c) q ON x > 0",
+    "one row first": "SELECT k, m FROM (SELECT AVG(z) AS m FROM c) q JOIN a ON a.x > 0 WHERE s = 'q'",
+    "count of null": "SELECT s, COUNT(k) AS n, COUNT(s) AS m, COUNT(x + 1) AS c, COUNT(k) FILTER (WHERE x > 0) AS f "
+    "FROM a GROUP BY s",
+    "count in join": "SELECT b.t, COUNT(a.k) AS n, COUNT(a.s) AS m, COUNT(a.x) AS c FROM b LEFT JOIN a USING (k) "
+    "GROUP BY b.t",
     "group by": "SELECT k, SUM(x) AS s, AVG(x) AS m, MIN(x) AS l, MAX(x) AS h, COUNT(*) AS n FROM a GROUP BY k",
     "group by text": "SELECT s, SUM(x) AS v FROM a GROUP BY s",
     "group by two": "SELECT k, s, COUNT(*) AS n FROM a GROUP BY k, s",

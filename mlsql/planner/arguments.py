@@ -14,9 +14,10 @@ from sqlglot import exp
 
 from ..errors import listed, suggest
 from ..parser.tokens import dialect
-from ..types import DOUBLE, Dim, TypeProblem
+from ..types import BOOLEAN, DOUBLE, Dim, TypeProblem
 from .data import HOLE, Category, Data, Value, composed
 from .functions import FUNCTIONS, Function
+from .node import Node
 
 if TYPE_CHECKING:
     from .expressions import ExpressionBinder
@@ -52,6 +53,7 @@ class Arguments:
             "str": self.text,
             "ColumnName": self.column_name,
             "Data": self.data,
+            "Known": self.known,
             "Key": self.key,
             "Feature": self.feature,
             "Numbers": self.numbers,
@@ -161,6 +163,13 @@ class Arguments:
         found = composed(template, *parts, element=DOUBLE)
         self.binder.leaves.check(found, place)
         return found
+
+    def known(self, tree: exp.Expression) -> Node | None:
+        """Where an expression is not NULL, as a flag a row (None: everywhere); a column of INPUT may be of any type."""
+        data = self.declared(tree) if isinstance(tree, exp.Column) and self.binder.has_leaves else None
+        if data is None:
+            return self.binder.nulls.flag(self.binder.bind(tree))
+        return self.binder.leaves.value(composed("{0} IS NOT NULL", data, element=BOOLEAN))
 
     def key(self, tree: exp.Expression) -> Data | Category:
         """What can be looked up: SQL over columns, or buckets."""

@@ -195,7 +195,9 @@ class ExpressionBinder:
                 return ops.And(ops.GreaterEqual(x, low), ops.LessEqual(x, high))
             case exp.And() | exp.Or():
                 x, y = self.condition(tree.this), self.condition(tree.expression)
-                return ops.And(x, y) if isinstance(tree, exp.And) else ops.Or(x, y)
+                if isinstance(tree, exp.And):
+                    return self.nulls.decided(ops.And(x, y), x, y, (ops.Not(x), ops.Not(y)))
+                return self.nulls.decided(ops.Or(x, y), x, y, (x, y))
             case exp.Not():
                 return ops.Not(self.condition(tree.this))
             case exp.Anonymous():
@@ -298,7 +300,7 @@ class ExpressionBinder:
                 chosen: Node = ops.Equal(*self.comparable(self.bind(tree.this), self.bind(branch.this)))
             else:
                 chosen = self.condition(branch.this)
-            out = ops.Where(chosen, *self.number(self.bind(branch.args["true"]), out))
+            out = self.nulls.chosen(chosen, *self.number(self.bind(branch.args["true"]), out))
         return out
 
     def cast(self, tree: exp.Cast) -> Node:

@@ -19,7 +19,7 @@ from ..types import FLOAT, UNIT, Dim, RowSet, Shape, Type, TypeProblem, category
 from . import ops
 from .data import Data, Leaves, Value
 from .node import OPERATORS, Node
-from .nulls import Nulls, filled
+from .nulls import Nulls, both, filled
 from .ops import (
     Argmax,
     Cast,
@@ -44,6 +44,7 @@ from .ops.contract import ROW
 
 Size = NewType("Size", object)
 ColumnName = NewType("ColumnName", str)
+Known = NewType("Known", Node)  # where an argument is not NULL; no argument: everywhere
 
 
 @dataclass(frozen=True)
@@ -178,13 +179,13 @@ _declare_operators()
 @function("GREATEST", sql=True)
 def greatest(c: Context, *x: Node) -> Node:
     """The largest of its arguments."""
-    return functools.reduce(Maximum, c.number(*x))
+    return functools.reduce(lambda a, b: c.nulls.best(Maximum, a, b), c.number(*x))
 
 
 @function("LEAST", sql=True)
 def least(c: Context, *x: Node) -> Node:
     """The smallest of its arguments."""
-    return functools.reduce(Minimum, c.number(*x))
+    return functools.reduce(lambda a, b: c.nulls.best(Minimum, a, b), c.number(*x))
 
 
 @function("LOG_SUM_EXP")
@@ -360,11 +361,11 @@ def min_(c: Context, x: Node) -> Node:
 
 
 @function("COUNT", aggregate=True)
-def count(c: Context, x: Node | None = None) -> Node:
+def count(c: Context, x: Known | None = None) -> Node:
     """The number of rows: COUNT(*). COUNT(x) counts those where x is not NULL."""
     if c.fold is None:
         raise _unfolded("COUNT")
-    there = c.there(x) if x is not None else c.there()
+    there = c.there() if x is None else both([x, c.there(x)])
     if there is None:
         return c.fold.count()
     return c.fold.sum(ops.cast(there, FLOAT))

@@ -8,10 +8,10 @@ where it could meet a function, since 0 / 0 in a value that nobody reads is stil
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from .node import Node
-from .ops import And, Reduce, Reshape, Segment, Take, Where, like
+from .ops import And, Not, Or, Reduce, Reshape, Segment, Take, Where, like
 
 FILLER = 0.5  # where x / a, LN(a), LN(1 - a), SQRT(a) and 1 / (a - 1) all are finite
 
@@ -43,6 +43,38 @@ class Nulls:
             return both([None if there is None else Take(there, node.index), self.flag(node.index)])
         return both(self.flag(n) for n in node.inputs)
 
+    def decided(self, out: Node, x: Node, y: Node, decisive: tuple[Node, Node]) -> Node:
+        """AND and OR: one side that decides is enough, whatever the other is, or whether it is there."""
+        first, second = self.flag(x), self.flag(y)
+        if first is None and second is None:
+            return out
+        known = both([first, second])
+        alone = [both([f, d]) if f is not None else d for f, d in zip((first, second), decisive, strict=True)]
+        return self.declare(out, functools.reduce(Or, [n for n in (known, *alone) if n is not None]))
+
+    def chosen(self, condition: Node, x: Node, y: Node) -> Node:
+        """CASE: x where the condition is there and holds, else y; NULL where the chosen one is."""
+        there, first, second = map(self.flag, (condition, x, y))
+        if condition.type.rank:
+            return Where(condition, x, y)
+        sure = condition if there is None else And(there, condition)
+        out = Where(sure, x, y)
+        if there is None and first is None and second is None:
+            return out
+        of_first = sure if first is None else And(sure, first)
+        of_second = Not(sure) if second is None else And(Not(sure), second)
+        return self.declare(out, None if first is second is None else Or(of_first, of_second))
+
+    def best(self, make: Callable[[Node, Node], Node], x: Node, y: Node) -> Node:
+        """GREATEST and LEAST pass over what is missing."""
+        first, second = self.flag(x), self.flag(y)
+        out = make(x, y)
+        if first is not None:
+            out = Where(_shaped(first, out), out, y)
+        if second is not None:
+            out = Where(_shaped(second, out), out, x)
+        return self.declare(out, None if first is None or second is None else Or(first, second))
+
 
 def both(flags: Iterable[Node | None]) -> Node | None:
     """Where all of the flags hold."""
@@ -50,13 +82,16 @@ def both(flags: Iterable[Node | None]) -> Node | None:
     return functools.reduce(And, given) if given else None
 
 
+def _shaped(there: Node, x: Node) -> Node:
+    """A flag a row, in a shape that fits x."""
+    return Reshape(there, (1,) * x.type.rank) if x.type.rank else there
+
+
 def filled(there: Node, x: Node) -> Node:
     """x where it is there, else the FILLER. Whole numbers and classes may be positions: they are left alone."""
     if x.type.element.kind != "float":
         return x
-    if x.type.rank:
-        there = Reshape(there, (1,) * x.type.rank)
-    return Where(there, x, like(FILLER, x))
+    return Where(_shaped(there, x), x, like(FILLER, x))
 
 
 def unfilled(node: Node) -> Node:

@@ -85,17 +85,28 @@ class Tables:
             if joined.matched is not None:
                 self.q.host.nulls.declare(joined.positions, joined.matched)
         aliased = [replace(s, side=side) for s, side in zip(sources, sides, strict=True)]
-        shared = self.write_joins(Frame(rows, tuple(aliased), step), joins, ctes)
+        if not step.sides:
+            raise NotSupportedError(
+                "nothing here has rows to join or to filter", place=self.q.place(tree.args["from_"])
+            )
+        shared, conditions = self.write_joins(Frame(rows, tuple(aliased), step), joins, ctes)
         frame = Frame(rows, tuple(aliased), step, frozenset(shared))
         if where is not None:
-            step.words.append(f"WHERE {self.q.keys.sql(where.this, self.sides_scope(frame), 'WHERE', ctes)}")
+            conditions.append(self.q.keys.sql(where.this, self.sides_scope(frame), "WHERE", ctes))
+        if conditions:
+            step.words.append("WHERE " + " AND ".join(f"({c})" if len(conditions) > 1 else c for c in conditions))
         self.q.steps.append(step)
         return frame
 
-    def write_joins(self, frame: Frame, joins: list[exp.Join], ctes: Mapping[str, Relation]) -> set[str]:
-        """Write what stands after FROM; the columns that USING made one. A condition sees what stands before it."""
+    def write_joins(
+        self, frame: Frame, joins: list[exp.Join], ctes: Mapping[str, Relation]
+    ) -> tuple[set[str], list[str]]:
+        """Write what stands after FROM; the columns that USING made one, and conditions that are left for WHERE.
+
+        A condition sees what stands before it. A relation of one row has nothing to join: its condition is a filter.
+        """
         assert frame.join is not None
-        words, shared = frame.join.words, set[str]()
+        words, shared, left = frame.join.words, set[str](), list[str]()
         words.append(self.from_item(frame.sources[0]))
         for i, join in enumerate(joins, 1):
             so_far = replace(frame, sources=frame.sources[: i + 1], shared=frozenset(shared))
@@ -104,9 +115,13 @@ class Tables:
             kind = (join.side or "INNER").upper() if condition else "CROSS"
             if item and any(words):
                 words.append(f"{kind} JOIN {item}" + (f" ON {condition}" if condition else ""))
-            else:
-                words.append(item)  # a relation of one row has nothing to join
-        return shared
+                continue
+            words.append(item)
+            if condition and join.side:
+                message = "an outer join with a relation of one row cannot stand in a model"
+                raise NotSupportedError(message, place=self.q.place(join), hint="CROSS JOIN it, and use CASE WHEN")
+            left += [condition] if condition else []
+        return shared, left
 
     def optional_sides(self, joins: list[exp.Join]) -> set[int]:
         """The sources that a row of the join may have no match in."""
@@ -141,6 +156,9 @@ class Tables:
     def join_condition(self, join: exp.Join, frame: Frame, shared: set[str], ctes: Mapping[str, Relation]) -> str:
         """ON or USING as SQL over the aliases of the sides."""
         using = join.args.get("using")
+        if using and (join.side or "").upper() in ("RIGHT", "FULL"):
+            hint = "write ON a.key = b.key, and COALESCE(a.key, b.key) for what USING calls key"
+            raise NotSupportedError("USING cannot stand in a RIGHT or FULL JOIN", place=self.q.place(join), hint=hint)
         if using:
             return " AND ".join(self.using(column, frame, shared) for column in using)
         on = join.args.get("on")
