@@ -62,9 +62,32 @@ def rule(
 
 @dataclass(frozen=True)
 class Step:
-    """One rewriting that happened: which rule, and the node before and after (None: it is gone)."""
+    """One rewriting that happened: which rule, and the node before and after (None: it is gone).
+
+    The costs are estimated seconds of the whole run before and after; None for rules that need no cost to be right.
+    """
 
     stage: str
     rule: Rule
     before: Node
     after: Node | None
+    cost_before: float | None = None
+    cost_after: float | None = None
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Something that was considered and lost: a rewriting, a solver, a place where a part could run.
+
+    ``seconds`` is the estimated time of the whole run with it, ``chosen_seconds`` that of what was taken.
+    """
+
+    kind: str  # "rewrite", "solver" or "place"
+    name: str
+    what: str
+    seconds: float | None
+    chosen_seconds: float | None
+    reason: str
+    rule: Rule | None = None
+    before: Node | None = None
+    after: Node | None = None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ..errors import InternalError
 from ..planner.node import Node, readers
 from ..planner.plan import Plan
-from .rule import RULES, Rule, Step
+from .rule import RULES, Alternative, Rule, Step
 from .rules.whole import prune, share
 
 STAGES = (
@@ -29,6 +29,8 @@ class Optimized:
 
     plan: Plan
     steps: tuple[Step, ...]
+    alternatives: tuple[Alternative, ...] = ()
+    notes: tuple[str, ...] = ()  # what a reader of EXPLAIN should know, such as a budget that ran out
 
 
 def optimize(plan: Plan, without: Collection[str] = (), wanted: Collection[str] | None = None) -> Optimized:

@@ -111,10 +111,10 @@ def planned(session: Session, statement: Train) -> tuple[Model, Any, tuple[Step,
                 known = always_known(model, dataset, kept_positions(statement, dataset, settings.seed, rows.groups))
     if settings.options["class_weight"]:
         model = class_weighted(model, statement, definition, sizes)
-    loop, steps = plan_training(
+    planned = plan_training(
         model, settings, rows_there, count, subset=count != rows_there, known=known, group_sizes=sizes_of_groups
     )
-    return model, loop, steps, count
+    return model, planned.loop, planned.steps, count
 
 
 def planned_relations(
@@ -126,8 +126,8 @@ def planned_relations(
     rows = model.rows.rows or 1
     kept, _ = split(statement, model, read, settings)
     count = rows if kept is None else len(kept)
-    loop, steps = plan_training(model, settings, rows, count, subset=kept is not None)
-    return model, loop, steps, count
+    planned = plan_training(model, settings, rows, count, subset=kept is not None)
+    return model, planned.loop, planned.steps, count
 
 
 def explain_train(session: Session, statement: Train) -> Rows:

@@ -108,11 +108,11 @@ def prepare(session: Session, statement: Train) -> Prepared:
     check_labels(model, dataset, statement.on)
     train_rows, held_out = split_rows(session, statement, settings, model, dataset, rows)
     by_group = group_rows(statement, dataset, train_rows, groups)
-    loop, _ = plan_training(
+    loop = plan_training(
         model, settings, dataset.rows, dataset.rows if train_rows is None else len(train_rows),
         subset=train_rows is not None, known=always_known(model, dataset, train_rows),
         group_sizes=by_group.sizes if by_group else None,
-    )  # fmt: skip
+    ).loop  # fmt: skip
     first = first_values(model, {**fillings, **known_before(model, warm, before)}, settings.seed)
     if groups is not None:
         first = first_by_group(first, model, groups, warm, before)
@@ -132,7 +132,7 @@ def prepare_relations(
     check_labels(model, dataset, statement.on)
     kept, held = split(statement, model, rows, settings)
     count = dataset.rows if kept is None else len(kept)
-    loop, _ = plan_training(model, settings, dataset.rows, count, subset=kept is not None)
+    loop = plan_training(model, settings, dataset.rows, count, subset=kept is not None).loop
     validate = relational_validator(session, statement, definition, model, rows, held, loop)
     first = first_values(model, {**rows.fillings, **known_before(model, warm, None)}, settings.seed)
     return Prepared(model, settings, dataset, rows.classes, kept, validate, loop, first)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,9 @@ from ..autodiff.training import STEP, training_plan, view_of
 from ..autodiff.updates import Solver
 from ..errors import NotSupportedError, Place, ProgrammingError
 from ..executor.train import Limits, LoopPlan, condition
-from ..optimizer.rule import Step
+from ..optimizer.cost import Machine
+from ..optimizer.frequency import Frequency, Runs
+from ..optimizer.rule import Alternative, Step
 from ..optimizer.stages import optimize, simplify
 from ..parser.statements import CreateModel, Expression, Train
 from ..planner.binder import bind_model
@@ -105,6 +107,21 @@ def until_condition(until: Expression, validates: bool) -> Callable[[Mapping[str
     return condition(node, list(counters.values()))
 
 
+@dataclass(frozen=True)
+class Planned:
+    """The plan of a training run and how it came about: what EXPLAIN shows.
+
+    ``runs`` says how many steps the run is expected to take, ``machine`` what the estimates were made for.
+    """
+
+    loop: LoopPlan
+    steps: tuple[Step, ...]
+    runs: Runs
+    machine: Machine
+    alternatives: tuple[Alternative, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
 def plan_training(
     model: Model,
     settings: Settings,
@@ -114,16 +131,17 @@ def plan_training(
     subset: bool,
     known: Sequence[Column] = (),
     group_sizes: Sequence[int] | None = None,
-) -> tuple[LoopPlan, tuple[Step, ...]]:
+    without: Collection[str] = (),
+) -> Planned:
     """The loop over batches: the loss simplified, differentiated, updated, and optimized as one plan.
 
     The columns in ``known`` are 1 in every row that is trained on. With ``group_sizes``, the rows of every group of
-    PER, there is a model for each group.
+    PER, there is a model for each group. The rules in ``without`` stay off.
     """
     assert model.loss is not None
     o = settings.options
     bound_plan = Plan({**model.columns, "loss": model.loss}, model.names).replaced(dict.fromkeys(known, one()))
-    simplified = simplify(bound_plan, wanted=["loss"])
+    simplified = simplify(bound_plan, without, wanted=["loss"])
     if group_sizes is None:
         rows = rows_of_step(model, settings, simplified.plan, table_rows, train_count, subset)
     else:
@@ -142,7 +160,7 @@ def plan_training(
         raise
     iterate = training.iterate
     outputs = {"loss": iterate.loss, "rate": rate, **{str(i): n for i, n in enumerate(iterate.updates)}}
-    optimized = optimize(Plan(outputs, training.names))
+    optimized = optimize(Plan(outputs, training.names), without)
     best = list(optimized.plan.outputs.values())
     updates = {s: n for s, n in zip(iterate.states, best[2:], strict=True) if isinstance(s, State)}
     index, *beside = rows.indexes or (None,)
@@ -150,7 +168,10 @@ def plan_training(
         best[0], best[1], updates, rows.table, rows.batch, index, training.spans, STEP, optimized.plan.names,
         tuple(beside), rows.per_epoch, rows.multiples,
     )  # fmt: skip
-    return loop, (*simplified.steps, *optimized.steps)
+    return Planned(
+        loop, (*simplified.steps, *optimized.steps), {Frequency.ONCE: 1, Frequency.STEP: total}, Machine(),
+        optimized.alternatives, optimized.notes,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
