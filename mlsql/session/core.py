@@ -45,6 +45,7 @@ class Session:
         self.models = Models(self.catalog)
         self.progress = progress
         self.null_prediction = False
+        self.notices: list[str] = []  # what the last statement wants its user to know
         self.held: list[str] = []  # tables that the last statement reads under private names
         self.number = next(NUMBERS)  # DuckDB's functions belong to all connections of a database
 
@@ -63,6 +64,10 @@ class Session:
         self.held.append(name)
         return name
 
+    def notice(self, text: str) -> None:
+        """Tell the user of the statement that is running something that is neither a row nor an error."""
+        self.notices.append(text)
+
     def release(self) -> None:
         """Forget the tables of the statement before."""
         for name in self.held:
@@ -72,6 +77,7 @@ class Session:
     def run(self, statement: Statement) -> Rows:
         """Run one statement."""
         self.release()
+        self.notices.clear()
         from . import create, evaluate, explain, look, predict, train  # noqa: F401  (fills the table)
 
         run = RUNS.get(type(statement))
