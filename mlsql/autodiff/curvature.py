@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 from ..planner.node import Node, rebuilt, walk
 from ..planner.ops import Add, Concat, Contract, Place, State, Subtract, Where, broadcast, like
-from ..types import DOUBLE
+from ..types import DOUBLE, UNIT
 from .degree import degrees, root, square_terms
+from .features import Feature, features_of
 from .gradient import adjoints
 from .training import Spans, gradients_of
 
@@ -27,11 +29,25 @@ def hessian_product(gradient: Node, weights: State, spans: Spans) -> Node:
     return flat[weights]
 
 
-def sum_of_squares(loss: Node, weights: State) -> list[tuple[Node, Node, Node]] | None:
+@dataclass(frozen=True)
+class Square:
+    """The square of an affine ``residual``, number by number, and how much each counts.
+
+    ``product`` is the residual's Jacobian times the direction; ``features`` are the slopes of each of its numbers,
+    where they are known in closed form.
+    """
+
+    residual: Node
+    weight: Node
+    product: Node
+    features: tuple[Feature, ...]
+
+
+def sum_of_squares(loss: Node, weights: State, spans: Spans) -> list[Square] | None:
     """The squares of which a quadratic loss is the weighted sum; None where it is none.
 
-    Of each square: the Jacobian of what is squared times the direction, what is squared, and its weight, which is the
-    derivative of the loss by the square. What is left without the squares must not depend on the weights.
+    The weight of a square is the derivative of the loss by it. What is left without the squares must not depend on the
+    weights.
     """
     squares = square_terms(loss, {weights})
     if not squares:
@@ -40,15 +56,14 @@ def sum_of_squares(loss: Node, weights: State) -> list[tuple[Node, Node, Node]] 
     if degrees([rest], {weights})[rest] != 0:
         return None
     by_square = adjoints(loss, squares)
-    if degrees(by_square.values(), {weights}) and any(
-        d != 0 for s, d in degrees(by_square.values(), {weights}).items() if s in [by_square[q] for q in squares]
-    ):
-        return None
     found = []
     for s in squares:
-        r = root(s)
+        r, weight = root(s), by_square[s]
         assert r is not None
-        found.append((linear_part(r, weights), r, broadcast(by_square[s], r.type)))
+        if degrees([weight], {weights})[weight] != 0:
+            return None
+        features = features_of(r, spans) if r.type.rows != UNIT else None
+        found.append(Square(r, broadcast(weight, r.type), linear_part(r, weights), tuple(features or ())))
     return found
 
 

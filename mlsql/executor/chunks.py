@@ -46,7 +46,8 @@ class Chunked:
             self.chunk = chunk
             self.fold(folds)
             self.outputs, self.part = resized(self.outputs, table, chunk)
-        self.steps = [executable([o], arguments=[n for n in walk([o]) if isinstance(n, Index)]) for o in self.outputs]
+        indexes = [n for n in walk(self.outputs) if isinstance(n, Index)]
+        self.step = executable(self.outputs, arguments=indexes)
 
     def fold(self, folds: Sequence[Node]) -> None:
         """Compute what the rows read of all rows once, and have them read the values."""
@@ -61,24 +62,23 @@ class Chunked:
         """The arrays of all columns, positions and frozen parameters of a plan."""
         return {n: self.column(n) for n in walk(outputs) if isinstance(n, (Column, Positions, Parameter))}
 
-    def parts(self, states: Mapping[Node, Array]) -> Iterator[list[Callable[[], Array]]]:
-        """For each chunk, each output as a function of the states, whose arrays may change from call to call."""
+    def parts(self, states: Mapping[Node, Array]) -> Iterator[Callable[[], tuple[Any, ...]]]:
+        """For each chunk the outputs as a function of the states, whose arrays may change from call to call."""
         for start in range(0, max(1, self.total), max(1, self.chunk)):
-            stop = min(start + self.chunk, self.total)
-            yield [self.bound(step, states, start, stop) for step in self.steps]
+            yield self.bound(states, start, min(start + self.chunk, self.total))
 
-    def bound(self, step: Any, states: Mapping[Node, Array], start: int, stop: int) -> Callable[[], Array]:
-        """An output over the rows from start to stop."""
-        known = {**states, **self.folded}
+    def bound(self, states: Mapping[Node, Array], start: int, stop: int) -> Callable[[], tuple[Any, ...]]:
+        """The outputs over the rows from start to stop."""
+        program, known = self.step.program, {**states, **self.folded}
         arrays = {}
-        for leaf in step.program.arrays:
+        for leaf in program.arrays:
             whole = known[leaf] if isinstance(leaf, State) else self.column(self.whole(leaf))
             arrays[leaf] = whole[start:stop] if leaf.type.rows == self.part != self.table else whole
-        counts = dict(self.rows_of(list(step.program.row_counts)))
+        counts = dict(self.rows_of(list(program.row_counts)))
         counts[self.part] = stop - start
-        run = step.bind(arrays, counts)
-        arguments = self.batch if step.program.arguments else ()
-        return lambda: run(*arguments)[0]
+        run = self.step.bind(arrays, counts)
+        arguments = self.batch if program.arguments else ()
+        return lambda: run(*arguments)
 
     def whole(self, leaf: Node) -> Node:
         """The column of all rows of which a chunk's column is a part."""

@@ -6,6 +6,7 @@ Each of its iterations is an epoch in the log, and each evaluation of loss and g
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,19 +26,49 @@ from .train import Diverged, EpochLog, Limits, Outcome, Trainer
 
 
 @dataclass(frozen=True)
+class Slopes:
+    """The slopes of one affine value of each row: entry i is that by the weight at ``positions[i]``."""
+
+    values: Node
+    positions: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Gram:
+    """A Hessian as a sum over rows: of the slopes of each pair of scores, times the second derivative by both.
+
+    ``curvature[i]`` has those by score i and each score; ``rest`` is the Hessian of the rest, times the direction.
+    """
+
+    slopes: tuple[Slopes, ...]
+    curvature: tuple[Node, ...]
+    rest: Node | None
+
+
+@dataclass(frozen=True)
+class Square:
+    """The square of an affine residual, how much it counts, and its slopes or its Jacobian times the direction."""
+
+    residual: Node
+    weight: Node
+    product: Node
+    slopes: tuple[Slopes, ...]
+
+
+@dataclass(frozen=True)
 class Problem:
     """What is known of a loss beside its value and gradient.
 
-    ``weights`` and ``gradient`` are the states of the loop. ``product`` is the Hessian times ``direction``, a flat
-    vector. ``squares`` are what a sum of squares is made of (None: it is none): of each square the Jacobian of what is
-    squared times ``direction``, what is squared, and by how much the square counts.
+    ``weights`` and ``gradient`` are the states of the loop. The Hessian is ``gram``, or ``product``: the Hessian times
+    ``direction``, a flat vector. ``squares`` are what a sum of squares is made of (None: it is none).
     """
 
     weights: State
     gradient: State
     direction: State | None = None
     product: Node | None = None
-    squares: tuple[tuple[Node, Node, Node], ...] | None = None
+    gram: Gram | None = None
+    squares: tuple[Square, ...] | None = None
 
 
 class Stopped(Exception):
@@ -71,6 +102,7 @@ class SolverTrainer(Trainer):
         self.drive, self.problem, self.options, self.notice = drive, problem, options, notice
         self.at = self.states[problem.weights].copy()  # the weights of the last iteration
         self.last_loss = math.nan
+        self.rows_at_once: Chunked | None = None  # of the Hessian
 
     @property
     def size(self) -> int:
@@ -97,7 +129,9 @@ class SolverTrainer(Trainer):
 
     def load(self) -> Executable:
         """The step's code and that of the Hessian's product, over what is computed once for both."""
-        updates, extra = self.plan.updates, [n for n in (self.problem.product,) if n is not None]
+        gram = self.problem.gram
+        updates, product = self.plan.updates, self.problem.product if gram is None else gram.rest
+        extra = [] if product is None else [product]
         outputs, fixed = hoist([self.plan.loss, self.plan.rate, *updates.values(), *extra])
         self.fixed = self.computed_once(fixed)
         end = 2 + len(updates)
@@ -175,49 +209,74 @@ class SolverTrainer(Trainer):
     # -- curvature -------------------------------------------------------------------------------------------------
 
     def hessian(self, weights: Array) -> Array:
-        """The matrix of second derivatives, a column a product with a unit vector."""
+        """The matrix of second derivatives."""
         self.states[self.problem.weights][...] = weights
-        out = np.empty((self.size, self.size))
-        product, direction = self.product_at()
+        out = self.by_products() if self.problem.gram is None else self.by_rows(self.problem.gram)
+        return (out + out.T) / 2
+
+    def by_products(self) -> Array:
+        """The Hessian, a column a product with a unit vector."""
+        assert self.problem.direction is not None
+        [batch] = self.batches()
+        direction = np.zeros(self.size)
+        states: dict[State, Array] = {**self.states, self.problem.direction: direction}
+        arrays = {n: states[n] if isinstance(n, State) else self.column(n) for n in self.product.program.arrays}
+        counts = self.row_counts(self.product.program.row_counts, len(self.rows))
+        product = self.product.bind(arrays, counts)
+        return np.stack([product(*batch)[0].copy() for _ in self.unit_vectors(direction)])
+
+    def by_rows(self, gram: Gram) -> Array:
+        """The Hessian as a sum over the rows, some rows at a time."""
+        out = np.zeros((self.size, self.size)) if gram.rest is None else self.by_products()
+        slopes = list(dict.fromkeys(s.values for s in gram.slopes))
+        if self.rows_at_once is None:
+            self.rows_at_once = self.chunked([*slopes, *gram.curvature])
+        sums: dict[tuple[int, int], Array] = {}
+        states: dict[Node, Array] = dict(self.states.items())
+        for part in self.rows_at_once.parts(states):
+            self.check_time()
+            found = [np.asarray(v, np.float64) for v in part()]
+            by_node = dict(zip(slopes, found, strict=False))
+            for i, j in itertools.combinations_with_replacement(range(len(gram.slopes)), 2):
+                weight = found[len(slopes) + i][:, j : j + 1]
+                block = by_node[gram.slopes[i].values].T @ (weight * by_node[gram.slopes[j].values])
+                sums[i, j] = sums[i, j] + block if (i, j) in sums else block
+        for (i, j), block in sums.items():
+            place = np.ix_(gram.slopes[i].positions, gram.slopes[j].positions)
+            out[place] += block
+            if i != j:
+                out[np.ix_(gram.slopes[j].positions, gram.slopes[i].positions)] += block.T
+        return out
+
+    def unit_vectors(self, direction: Array) -> Iterator[int]:
+        """Make an array one unit vector after another."""
         for k in range(self.size):
             self.check_time()
             direction[...] = 0
             direction[k] = 1
-            out[k] = product()
-        return (out + out.T) / 2
-
-    def product_at(self) -> tuple[Callable[[], Array], Array]:
-        """The Hessian times a direction as a function of the states, and the direction's array."""
-        assert self.problem.direction is not None
-        direction = np.zeros(self.size)
-        states = {**self.states, self.problem.direction: direction}
-        arrays = {n: states[n] if isinstance(n, State) else self.column(n) for n in self.product.program.arrays}
-        counts = self.row_counts(self.product.program.row_counts, len(self.rows))
-        [batch] = self.batches()
-        step = self.product.bind(arrays, counts)
-        return lambda: step(*batch)[0], direction
+            yield k
 
     def jacobian(self) -> Iterator[Array]:
         """Of a sum of squares |A w + b|^2 the matrix [A, b], some rows at a time.
 
         The rows are scaled by the roots of the squares' weights. Raises NotSquares where one is negative.
         """
-        direction, zero = np.zeros(self.size), np.zeros(self.size)
         assert self.problem.direction is not None
-        states: dict[Node, Array] = {self.problem.weights: zero, self.problem.direction: direction}
-        for outputs in self.problem.squares or ():
-            for product, residual, weight in self.chunked(outputs).parts(states):
-                r, c = (np.array(f(), np.float64) for f in (residual, weight))
-                if (c < 0).any():
+        direction = np.zeros(self.size)
+        states: dict[Node, Array] = {self.problem.weights: np.zeros(self.size), self.problem.direction: direction}
+        for s in self.problem.squares or ():
+            slopes = [f.values for f in s.slopes] or [s.product]
+            for part in self.chunked([s.residual, s.weight, *slopes]).parts(states):
+                residual, weight, *found = (np.array(a, np.float64) for a in part())
+                if (weight < 0).any():
                     raise NotSquares
-                out = np.empty((r.size, self.size + 1))
-                for k in range(self.size):
-                    self.check_time()
-                    direction[...] = 0
-                    direction[k] = 1
-                    out[:, k] = np.ravel(product())
-                out[:, -1] = r.ravel()
-                yield out * np.sqrt(np.broadcast_to(c, r.shape)).reshape(-1, 1)
+                out = np.zeros((residual.size, self.size + 1))
+                for i, f in enumerate(s.slopes):
+                    out[i :: len(s.slopes), f.positions] = found[i]
+                for k in () if s.slopes else self.unit_vectors(direction):
+                    out[:, k] = np.ravel(part()[2])
+                out[:, -1] = residual.ravel()
+                yield out * np.sqrt(np.broadcast_to(weight, residual.shape)).reshape(-1, 1)
 
     def chunked(self, outputs: Sequence[Node]) -> Chunked:
         """Some nodes over the rows of the table, a chunk at a time."""

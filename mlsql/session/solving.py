@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
+from ..autodiff import curvature, features
 from ..autodiff.curvature import direction_of, hessian_product, sum_of_squares
 from ..autodiff.degree import bent, degrees, kinks
+from ..autodiff.features import gram
 from ..autodiff.updates import Needs
 from ..errors import NotSupportedError, Place, ProgrammingError
 from ..executor.lbfgs import lbfgs
 from ..executor.newton import newton
 from ..executor.quadratic import normal_equations
-from ..executor.solve import Problem, SolverTrainer
+from ..executor.solve import Gram, Problem, Slopes, SolverTrainer, Square
 from ..optimizer.stages import optimize
 from ..parser.statements import Train
 from ..planner.node import Node
@@ -48,10 +51,37 @@ def problem_of(planned: Planned, settings: Settings) -> Problem | None:
     except TypeProblem:
         message = "the loss has no minimum: it is linear in the parameters"
         raise ProgrammingError(message, place=place) from None
-    squares = sum_of_squares(training.iterate.loss, weights) if needs == Needs.QUADRATIC else None
-    product, *flat = optimized([product, *(n for s in squares or () for n in s)])
-    triples = [(flat[i], flat[i + 1], flat[i + 2]) for i in range(0, len(flat), 3)]
-    return Problem(weights, gradient, direction_of(weights), product, None if squares is None else tuple(triples))
+    by_rows = gram(training.iterate.loss, weights, training.spans, direction_of(weights))
+    squares = sum_of_squares(training.iterate.loss, weights, training.spans) if needs == Needs.QUADRATIC else None
+    return best_forms(Problem(weights, gradient, direction_of(weights), product), by_rows, squares)
+
+
+def best_forms(problem: Problem, by_rows: features.Gram | None, squares: list[curvature.Square] | None) -> Problem:
+    """A problem with the optimized plans of its Hessian and its squares."""
+    nodes = [problem.product] if problem.product is not None else []
+    if by_rows is not None:
+        nodes += [*(f.slopes for f in by_rows.features), *by_rows.curvature]
+        nodes += [] if by_rows.rest is None else [by_rows.rest]
+    for s in squares or ():
+        nodes += [s.residual, s.weight, s.product, *(f.slopes for f in s.features)]
+    plan = optimize(Plan({str(i): n for i, n in enumerate(nodes)})).plan
+    best = dict(zip(nodes, plan.outputs.values(), strict=True))
+
+    def slopes(found: Sequence[features.Feature]) -> tuple[Slopes, ...]:
+        return tuple(Slopes(best[f.slopes], f.positions) for f in found)
+
+    return replace(
+        problem,
+        product=problem.product and best[problem.product],
+        gram=None
+        if by_rows is None
+        else Gram(
+            slopes(by_rows.features), tuple(best[n] for n in by_rows.curvature), by_rows.rest and best[by_rows.rest]
+        ),
+        squares=None
+        if squares is None
+        else tuple(Square(best[s.residual], best[s.weight], best[s.product], slopes(s.features)) for s in squares),
+    )
 
 
 def drive_of(session: Session, settings: Settings, problem: Problem) -> dict[str, Any]:
@@ -59,11 +89,6 @@ def drive_of(session: Session, settings: Settings, problem: Problem) -> dict[str
     assert settings.solver.needs is not None
     drive = DRIVES[settings.solver.needs]
     return {"drive": drive, "problem": problem, "options": settings.options, "notice": session.notice}
-
-
-def optimized(nodes: list[Node]) -> list[Node]:
-    """Nodes as the executor runs them."""
-    return list(optimize(Plan({str(i): n for i, n in enumerate(nodes)})).plan.outputs.values())
 
 
 def check_loss(loss: Node, weights: Node, settings: Settings, place: Place) -> None:
