@@ -75,7 +75,8 @@ class Chunked:
             whole = known[leaf] if isinstance(leaf, State) else self.column(self.whole(leaf))
             arrays[leaf] = whole[start:stop] if leaf.type.rows == self.part != self.table else whole
         counts = dict(self.rows_of(list(program.row_counts)))
-        counts[self.part] = stop - start
+        if self.part != self.table:
+            counts[self.part] = stop - start
         run = self.step.bind(arrays, counts)
         arguments = self.batch if program.arguments else ()
         return lambda: run(*arguments)
