@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform
 
@@ -71,7 +71,7 @@ class Interned(type):
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         fresh = super().__call__(*args, **kwargs)
-        key = (cls, *(_exact(getattr(fresh, f.name)) for f in dataclasses.fields(fresh)))
+        key = (cls, *(exact(getattr(fresh, f.name)) for f in dataclasses.fields(fresh)))
         with Interned._lock:
             known = Interned._nodes.get(key)
             if known is not None:
@@ -81,12 +81,12 @@ class Interned(type):
         return fresh
 
 
-def _exact(value: Any) -> Any:
-    """A key that tells 0.0 from -0.0 and holds NaN equal to itself."""
+def exact(value: Any) -> Any:
+    """A key for a value of a field that tells 0.0 from -0.0 and holds NaN equal to itself."""
     if isinstance(value, float):
         return value.hex()
     if isinstance(value, tuple):
-        return tuple(_exact(v) for v in value)
+        return tuple(exact(v) for v in value)
     return value
 
 
@@ -213,15 +213,18 @@ def size_of(type: Type) -> int:
     return size
 
 
-def walk(outputs: Iterable[Node]) -> Iterator[Node]:
-    """Every node once, inputs before the nodes that read them, in an order that depends on the plan alone."""
+def walk(outputs: Iterable[Node], known: Container[Node] = ()) -> Iterator[Node]:
+    """Every node once, inputs before the nodes that read them, in an order that depends on the plan alone.
+
+    Nodes in ``known``, and what only they read, are left out.
+    """
     seen: set[Node] = set()
     stack: list[tuple[Node, bool]] = [(n, False) for n in reversed(list(outputs))]
     while stack:
         node, ready = stack.pop()
         if ready:
             yield node
-        elif node not in seen:
+        elif node not in seen and node not in known:
             seen.add(node)
             stack.append((node, True))
             stack += [(n, False) for n in reversed(node.inputs) if n not in seen]

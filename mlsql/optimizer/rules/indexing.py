@@ -5,21 +5,17 @@ from __future__ import annotations
 import functools
 import itertools
 
-from ...planner.node import Node, walk
+from ...planner.node import Node
 from ...planner.ops import (
     Add,
     Cast,
     Concat,
     Constant,
     Contract,
-    Counter,
-    Index,
     Negate,
-    Parameter,
     Place,
     Reshape,
     Slice,
-    State,
     Subtract,
     Take,
     Transpose,
@@ -28,6 +24,7 @@ from ...planner.ops import (
 )
 from ...planner.ops.contract import ROW
 from ...types import UNIT
+from ..frequency import is_learned
 from ..rule import rule
 from .algebra import MAPS
 
@@ -56,11 +53,6 @@ def place_into(node: Node) -> Node | None:
     return Place(added, k, size, x) if x.type == placed.type else None
 
 
-def changes(node: Node) -> bool:
-    """Whether a leaf may have another value at every step. What is frozen, such as a column's average, has not."""
-    return isinstance(node, (State, Counter, Index)) or (isinstance(node, Parameter) and not node.frozen)
-
-
 @rule(
     *MAPS,
     Cast,
@@ -80,9 +72,7 @@ def take_last(node: Node) -> Node | None:
     others = [n for n in node.inputs if not isinstance(n, Take)]
     if not taken or any(t.index is not taken[0].index for t in taken):
         return None
-    if any(n.inputs or n.type.rows != UNIT for n in others) or any(
-        map(changes, walk([*others, *(t.x for t in taken)]))
-    ):
+    if any(n.inputs or n.type.rows != UNIT for n in others) or is_learned(*others, *(t.x for t in taken)):
         return None
     if node.nbytes > sum(t.nbytes for t in taken) and not isinstance(node, Cast):
         return None
