@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Callable
 
 from ...planner.node import Node
 from ...planner.ops import (
@@ -126,16 +127,21 @@ def one_hot_is_take(node: Node) -> Node | None:
 )
 def split_at_one_hot(node: Node) -> Node | None:
     assert isinstance(node, Contract)
+    return split_product(node, is_one_hot)
+
+
+def split_product(node: Contract, is_apart: Callable[[Node], bool]) -> Node | None:
+    """A product with a concatenation as a sum of products with its parts, if some part is to stand apart."""
     out = node.letters()[2]
     for a, x, b, w in operands(node):
-        if not (isinstance(x, Concat) and any(is_one_hot(p) for p in x.parts)):
+        if not (isinstance(x, Concat) and any(is_apart(p) for p in x.parts)):
             continue
-        letter = a[1:][x.axis]
+        letter = a.removeprefix(ROW)[x.axis]
         if letter in out or letter not in b or not isinstance(x.type.shape[x.axis], int):
             continue
         axis = b.removeprefix(ROW).index(letter)
         spec, start, terms = f"{a},{b}->{out}", 0, list[Node]()
-        for part in dense_together(x):
+        for part in apart(x, is_apart):
             stop = start + int_size(part, x.axis)
             terms.append(Contract(spec, part, Slice(w, axis, start, stop)))
             start = stop
@@ -144,11 +150,11 @@ def split_at_one_hot(node: Node) -> Node | None:
     return None
 
 
-def dense_together(whole: Concat) -> list[Node]:
-    """The parts of a concatenation, the dense ones that stand side by side in one."""
+def apart(whole: Concat, is_apart: Callable[[Node], bool]) -> list[Node]:
+    """The parts of a concatenation; those side by side that need not stand apart in one."""
     found: list[Node] = []
     parts = [broadcast(p, p.type.with_(rows=whole.type.rows)) for p in whole.parts]
-    for one_hot, group in itertools.groupby(parts, is_one_hot):
+    for alone, group in itertools.groupby(parts, is_apart):
         together = tuple(group)
-        found += together if one_hot or len(together) == 1 else (Concat(together, whole.axis),)
+        found += together if alone or len(together) == 1 else (Concat(together, whole.axis),)
     return found

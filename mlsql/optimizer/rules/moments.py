@@ -32,6 +32,7 @@ from ...planner.ops.contract import ROW
 from ...types import DOUBLE, UNIT, Shape
 from ..frequency import is_learned
 from ..rule import rule
+from .algebra import is_single, number_and_rest
 
 LEAST_SQUARES = (
     "CREATE MODEL m INPUT (x FLOAT[3]) TARGET (y FLOAT) AS SELECT LINEAR(x, 1) AS z "
@@ -44,11 +45,6 @@ LOGISTIC = (
 LETTERS = "abcdefghijklmnopqstuvwxyz"  # "r" is the rows
 
 
-def is_number(node: Node) -> bool:
-    """Whether a value is a single number for all rows."""
-    return node.type.rows == UNIT and node.type.entry_size == 1
-
-
 def is_affine(node: Node) -> bool:
     """Whether a value a row is a sum of fixed columns, each times something that all rows share."""
     if node.type.rows == UNIT or not is_learned(node):
@@ -59,9 +55,9 @@ def is_affine(node: Node) -> bool:
         case Negate(x) | Reshape(x):
             return is_affine(x)
         case Multiply(x, y):
-            return (is_number(x) and is_affine(y)) or (is_number(y) and is_affine(x))
+            return (is_single(x) and is_affine(y)) or (is_single(y) and is_affine(x))
         case Divide(x, y):
-            return is_number(y) and is_affine(x)
+            return is_single(y) and is_affine(x)
         case Contract(_, x, y):
             return is_product(x, y) or is_product(y, x)
     return False
@@ -172,6 +168,8 @@ def moment(a: str, x: Node, b: str, y: Node, out: str) -> Node:
     """A moment of two operands. One without rows goes with the sum of the other's; without any it is their product."""
     a, b = with_rows(a, x), with_rows(b, y)
     if ROW in a and ROW in b:
+        if len(a) < len(b):  # so that ⟨y, X⟩ is no other moment than ⟨X, y⟩
+            a, x, b, y = b, y, a, x
         return Moment(renamed(f"{a},{b}->{out}"), x, y)
     if ROW in a + b and one() not in (x, y):
         letters, rows = (a, x) if ROW in a else (b, y)
@@ -248,7 +246,7 @@ def moment_of_multiple(node: Node) -> Node | None:
         if c is not None and x.type.shape == side.node.type.shape:
             return Multiply(number(c), side.build(side.letters, x, side.out))
         match side.node:
-            case Divide(x, c) if is_number(c) and x.type.shape == side.node.type.shape:
+            case Divide(x, c) if is_single(c) and x.type.shape == side.node.type.shape:
                 return Divide(side.build(side.letters, x, side.out), number(c))
             case Negate(x):
                 return Negate(side.build(side.letters, x, side.out))
@@ -340,33 +338,7 @@ def rename_to(product: Contract, side: Side) -> dict[int, str]:
     return {ord(k): v for k, v in names.items()}
 
 
-# -- sums that are not affine ------------------------------------------------------------------------------------------
-
-
-@rule(
-    Sum,
-    stage="explore",
-    law="SUM(a ± b) = SUM(a) ± SUM(b)",
-    before="sum(softplus(z) - y * z) over rows",
-    after="sum(softplus(z)) - sum(y * z)",
-    when="one of the two is affine in what is learned, or fixed",
-    why="the affine part becomes moments and the fixed part a number: one pass over the rows less",
-    example=LOGISTIC,
-)
-def sum_of_sum(node: Node) -> Node | None:
-    match node:
-        case Sum(Add(x, y) | Subtract(x, y) as both, True, axes):
-            if not all(n.type == both.type for n in (x, y)) or not (is_weighted_model(x) or is_weighted_model(y)):
-                return None
-            return type(both)(Sum(x, True, axes), Sum(y, True, axes))
-    return None
-
-
-def is_weighted_model(node: Node) -> bool:
-    """Whether a value is affine in what is learned, or that times a fixed column."""
-    if isinstance(node, Multiply):
-        return any(is_linear_model(a) and not is_learned(b) for a, b in (node.inputs, node.inputs[::-1]))
-    return is_linear_model(node) or not is_learned(node)
+# -- what comes after a sum --------------------------------------------------------------------------------------------
 
 
 @rule(
@@ -413,38 +385,4 @@ def contract_of_multiple(node: Node) -> Node | None:
         whole = node.with_inputs(x if i == position else n for i, n in enumerate(node.inputs))
         if whole.type == node.type and (node.type.size or 1) < (x.type.rows.rows or math.inf):
             return Multiply(Reshape(c, ()) if c.type.shape else c, whole)
-    return None
-
-
-def number_and_rest(node: Node) -> tuple[Node | None, Node]:
-    """A product as a single number and what it multiplies; None if it is no such product."""
-    match node:
-        case Multiply(c, x) if is_number(c):
-            return c, x
-        case Multiply(x, c) if is_number(c):
-            return c, x
-    return None, node
-
-
-@rule(
-    Contract,
-    stage="explore",
-    law="⟨x, a - b⟩ = ⟨x, a⟩ - ⟨x, b⟩",
-    before="contract(X, p - y) over rows",
-    after="contract(X, p) - contract(X, y)",
-    when="X and y are fixed",
-    why="Xᵀy is computed once, and one pass over the rows goes",
-    example=LOGISTIC,
-)
-def fixed_part_once(node: Node) -> Node | None:
-    assert isinstance(node, Contract)
-    if node.type.rows != UNIT or ROW not in node.spec:
-        return None
-    for position, operand in enumerate(node.inputs):
-        other = node.inputs[1 - position]
-        match operand:
-            case Add(x, y) | Subtract(x, y) if not is_learned(other) and is_learned(x) != is_learned(y):
-                if x.type == y.type == operand.type and operand.type.rows != UNIT:
-                    sides = [node.with_inputs([n, other][:: 1 - 2 * position]) for n in (x, y)]
-                    return type(operand)(*sides)
     return None
