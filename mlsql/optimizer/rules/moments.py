@@ -33,6 +33,7 @@ from ...types import DOUBLE, UNIT, Shape
 from ..frequency import is_learned
 from ..rule import rule
 from .algebra import is_single, number_and_rest
+from .chains import LETTERS
 
 LEAST_SQUARES = (
     "CREATE MODEL m INPUT (x FLOAT[3]) TARGET (y FLOAT) AS SELECT LINEAR(x, 1) AS z "
@@ -42,7 +43,6 @@ LOGISTIC = (
     "CREATE MODEL m INPUT (x FLOAT[2]) TARGET (y BOOLEAN) AS SELECT LINEAR(x, 1) AS z "
     "MINIMIZE AVG(BINARY_CROSS_ENTROPY(z, y))"
 )
-LETTERS = "abcdefghijklmnopqstuvwxyz"  # "r" is the rows
 
 
 def is_affine(node: Node) -> bool:
