@@ -103,6 +103,27 @@ def apply_before_join(node: Node) -> Node | None:
 
 
 @rule(
+    Take,
+    stage="explore",
+    law="take(f(x), i) = f(take(x, i)) for an f of one row",
+    before="take(f(x), i)",
+    after="f(take(x, i))",
+    when="nothing that learns reaches f(x), and i, of fewer rows, changes in each step",
+    why="f(x) need not be kept: recomputing it for the rows of a step takes no memory, and less time if few are read",
+    example="CREATE MODEL m INPUT (x FLOAT) PARAMETERS (w FLOAT) AS SELECT EXP(x) * w AS z MINIMIZE AVG(z * z)",
+)
+def recompute_taken(node: Node) -> Node | None:
+    assert isinstance(node, Take)
+    f, index = node.x, node.index
+    if not isinstance(f, BELOW) or not f.inputs or f.type.rows == UNIT or count(index) >= count(f):
+        return None
+    if is_learned(f) or not is_learned(index):
+        return None
+    new = f.with_inputs(n if n.type.rows == UNIT else Take(n, index) for n in f.inputs)
+    return new if new.type == node.type else None
+
+
+@rule(
     Contract,
     Moment,
     stage="explore",
