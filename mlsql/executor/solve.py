@@ -151,7 +151,8 @@ class SolverTrainer(Trainer):
 
     def evaluate(self, weights: Array) -> tuple[float, Array]:
         """The loss and its gradient. Raises Stopped once the time is over."""
-        self.check_time()
+        if self.step_count:
+            self.check_time()
         self.states[self.problem.weights][...] = weights
         self.step_count += 1
         [batch] = self.batches()

@@ -27,6 +27,8 @@ from ..planner.plan import Plan
 from ..planner.relational import is_relational
 from ..types import RowSet
 from .batch import batch_leaves
+from .choosing import decided
+from .constraints import Watch, check_columns, check_run
 from .core import Session, runs
 from .models import sizes_told
 from .per_group import (
@@ -59,13 +61,18 @@ class Prepared:
     first: Mapping[str, Array]  # where the parameters start
     by_group: ByGroup | None = None  # what PER adds
     problem: Problem | None = None  # of a solver that uses curvature
+    bytes: int | None = None  # estimated, where MEMORY asks for it
 
 
 @runs(Train)
 def train(session: Session, statement: Train) -> Rows:
     """Train a model and store the result as its next version; the rows are one summary."""
+    watch = Watch()
     prepared = prepare(session, statement)
+    if prepared.settings.note is not None:
+        session.notice(prepared.settings.note)
     outcome = run(session, statement, prepared)
+    watch.report(session, prepared.settings, prepared.bytes, outcome)
     name = str(statement.model)
     parameters = {**prepared.first, **outcome.parameters}  # frozen ones stay as they were
     parameters = {n: settled(prepared.model.parameters[n], value) for n, value in parameters.items()}
@@ -106,12 +113,15 @@ def prepare(session: Session, statement: Train) -> Prepared:
     else:
         check_same(statement, warm, before)
         with training_rows(session, statement, definition, settings.seed, warm) as rows:
+            check_columns(session, settings, rows)
             model, dataset = rows.model, load_rows(session, statement, rows, warm is not None)
     classes, fillings, groups = (rows.classes, rows.fillings, rows.groups) if rows else ({}, {}, None)
     if settings.options["class_weight"]:
         model, dataset = with_class_weight(model, dataset, statement, definition, sizes_told(classes), groups)
     check_labels(model, dataset, statement.on)
     train_rows, held_out = split_rows(session, statement, settings, model, dataset, rows)
+    count = dataset.rows if train_rows is None else len(train_rows)
+    settings = decided(statement, settings, model, dataset.rows, count)
     if settings.solver.needs is not None and train_rows is not None:
         dataset, train_rows = Dataset({n: a[train_rows] for n, a in dataset.columns.items()}, len(train_rows)), None
     by_group = group_rows(statement, dataset, train_rows, groups)
@@ -121,12 +131,13 @@ def prepare(session: Session, statement: Train) -> Prepared:
         group_sizes=by_group.sizes if by_group else None,
     )  # fmt: skip
     loop, problem = planned.loop, problem_of(planned, settings)
+    estimate = check_run(settings, loop, dataset, problem)
     first = first_values(model, {**fillings, **known_before(model, warm, before)}, settings.seed)
     if groups is not None:
         first = first_by_group(first, model, groups, warm, before)
         classes = {**classes, **groups.classes}
     validate = validator(model, held_out, loop, by_group, settings.place)
-    return Prepared(model, settings, dataset, classes, train_rows, validate, loop, first, by_group, problem)
+    return Prepared(model, settings, dataset, classes, train_rows, validate, loop, first, by_group, problem, estimate)
 
 
 def prepare_relations(
@@ -140,11 +151,15 @@ def prepare_relations(
     check_labels(model, dataset, statement.on)
     kept, held = split(statement, model, rows, settings)
     count = dataset.rows if kept is None else len(kept)
+    settings = decided(statement, settings, model, dataset.rows, count)
     planned = plan_training(model, settings, dataset.rows, count, subset=kept is not None)
     loop, problem = planned.loop, problem_of(planned, settings)
+    estimate = check_run(settings, loop, dataset, problem)
     validate = relational_validator(session, statement, definition, model, rows, held, loop)
     first = first_values(model, {**rows.fillings, **known_before(model, warm, None)}, settings.seed)
-    return Prepared(model, settings, dataset, rows.classes, kept, validate, loop, first, problem=problem)
+    return Prepared(
+        model, settings, dataset, rows.classes, kept, validate, loop, first, problem=problem, bytes=estimate
+    )
 
 
 def check_single(statement: Train) -> None:
