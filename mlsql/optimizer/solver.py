@@ -77,7 +77,7 @@ def why(chosen: Candidate, able: Sequence[Candidate]) -> str:
         return "the only one for this loss"
     rival = rivals[0]
     if rival.price < chosen.price:
-        return f"{rival.name} would be faster but does not fit"
+        return f"{rival.name} comes first but does not fit"
     safe = ", whatever the scale of its columns" if rival.seconds < chosen.seconds else ""
     return f"about {duration(chosen.seconds)}{safe}; {rival.name} about {duration(rival.seconds)}"
 

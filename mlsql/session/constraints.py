@@ -74,7 +74,7 @@ class Watch:
         limit = settings.limits.seconds
         if limit is not None:
             cut = outcome.stopped_because == "WITHIN"
-            held = "the run was cut off after" if cut else "held" if outcome.seconds <= limit else "not held"
+            held = "the run was cut off after" if cut else "held," if outcome.seconds <= limit else "not held,"
             session.notice(f"WITHIN {limit:g} SECONDS: {held} {duration(outcome.seconds)}")
         if settings.memory is not None and estimate is not None:
             session.notice(
