@@ -11,6 +11,9 @@ import numpy as np
 from mlsql.autodiff.gradient import gradients
 from mlsql.executor.device import namespace
 from mlsql.executor.run import Executable, evaluate, executable, leaves
+from mlsql.explain import example
+from mlsql.explain.example import TABLE, moved
+from mlsql.explain.example import bind_rows as bind_rows
 from mlsql.optimizer.rule import RULES
 from mlsql.optimizer.stages import Optimized, optimize, simplify
 from mlsql.parser import parse
@@ -21,7 +24,6 @@ from mlsql.planner.ops import (
     Cast,
     Column,
     Constant,
-    Count,
     Index,
     Multiply,
     Parameter,
@@ -29,16 +31,11 @@ from mlsql.planner.ops import (
     Reshape,
     State,
     Sum,
-    Take,
-    constant,
 )
 from mlsql.planner.plan import Plan
-from mlsql.planner.restrict import Restriction
-from mlsql.planner.skeleton import Join, Union, rows_symbol
 from mlsql.types import DOUBLE, FLOAT, UNIT, RowSet, Symbol
 
 Array = Any
-TABLE = RowSet("table", 7)
 ALL_BUT_EXPAND = tuple(r.name for r in RULES.values() if r.stage != "expand")
 
 
@@ -51,30 +48,11 @@ def bind(text: str, sizes: Mapping[Symbol, int] | None = None, **classes: int) -
     return bind_model(statement, {**(sizes or {}), **{classes_symbol(c): n for c, n in classes.items()}})
 
 
-def bind_rows(text: str, counts: Mapping[str, int], sizes: Mapping[Symbol, int] | None = None) -> Model:
-    """A model over relations of so many rows: a join has as many as its first side, a GROUP BY three groups."""
-    skeleton = bind(text).skeleton
-    if skeleton is None:
-        return bind(text)
-    rows = {name: counts.get(name, 5) for name in skeleton.relations}
-    for step in skeleton.steps:
-        match step:
-            case Join(sides=(first, *_)):
-                rows[step.rows.name] = rows[first.over.name]
-            case Union(parts=parts):
-                rows[step.rows.name] = sum(rows[p.name] for p in parts)
-            case _:
-                rows[step.rows.name] = 3
-    return bind(text, {**(sizes or {}), **{rows_symbol(name): count for name, count in rows.items()}})
-
-
 def batched(model: Model, count: int, *, simple: bool = False, fan_out: Sequence[int] = ()) -> Node:
     """The loss of a model over relations, for a batch of so many rows of its select; TRAIN has it simplified first."""
     assert model.loss is not None
     loss = simplify(Plan({"loss": model.loss})).plan.outputs["loss"] if simple else model.loss
-    index = Index(RowSet("batch", count), model.rows)
-    step = constant(1.0) if fan_out else None
-    return Restriction(model.rows, index, fixed=model.scalars, fan_out=fan_out, step=step).single(loss)
+    return example.batched(loss, model, count, fan_out)
 
 
 def loss_of(model: Model) -> Plan:
@@ -82,16 +60,6 @@ def loss_of(model: Model) -> Plan:
     assert model.loss is not None
     plan = Plan({"loss": model.loss}, model.names)
     return plan.replaced(moved(model, plan, TABLE))
-
-
-def moved(model: Model, plan: Plan, rows: RowSet, index: Index | None = None) -> dict[Node, Node]:
-    """The model's columns as those of a table, taken by the index of a batch where there is one."""
-    new: dict[Node, Node] = {Count(model.rows): Count(rows if index is None else index.rows)}
-    for n in plan.nodes():
-        if isinstance(n, Column):
-            column = Column(n.name, rows, n.element, n.shape)
-            new[n] = column if index is None else Take(column, index)
-    return new
 
 
 def in_double(plan: Plan) -> Plan:
