@@ -59,7 +59,7 @@ def loss_of(model: Model) -> Plan:
     """The loss of a model over TABLE, before any rule has seen it."""
     assert model.loss is not None
     plan = Plan({"loss": model.loss}, model.names)
-    return plan.replaced(moved(model, plan, TABLE))
+    return moved(model, plan, TABLE)
 
 
 def in_double(plan: Plan) -> Plan:
@@ -69,8 +69,8 @@ def in_double(plan: Plan) -> Plan:
         match n:
             case Column(name, rows, element, shape) if element == FLOAT:
                 return Column(name, rows, DOUBLE, shape)
-            case Parameter(name, element, shape) if element == FLOAT:
-                return Parameter(name, DOUBLE, shape)
+            case Parameter(name, element, shape, frozen) if element == FLOAT:
+                return Parameter(name, DOUBLE, shape, frozen)
             case Constant(values, element, shape) if element == FLOAT:
                 return Constant(values, DOUBLE, shape)
             case Cast(x, element) if element == FLOAT:

@@ -13,7 +13,7 @@ from ..parser.statements import CreateModel
 from ..planner.binder import bind_model
 from ..planner.model import Model
 from ..planner.node import Node
-from ..planner.ops import Column, Count, Index, Parameter, Take, constant
+from ..planner.ops import Column, Index, Parameter, Take, constant
 from ..planner.plan import Plan
 from ..planner.restrict import Restriction
 from ..planner.skeleton import Join, Union, rows_symbol
@@ -49,14 +49,14 @@ def bind_rows(text: str, counts: Mapping[str, int], sizes: Mapping[Symbol, int] 
     return bound(text, {**(sizes or {}), **{rows_symbol(name): count for name, count in rows.items()}})
 
 
-def moved(model: Model, plan: Plan, rows: RowSet, index: Index | None = None) -> dict[Node, Node]:
-    """The model's columns as those of a table, taken by the index of a batch where there is one."""
-    new: dict[Node, Node] = {Count(model.rows): Count(rows if index is None else index.rows)}
-    for n in plan.nodes():
-        if isinstance(n, Column):
-            column = Column(n.name, rows, n.element, n.shape)
-            new[n] = column if index is None else Take(column, index)
-    return new
+def moved(model: Model, plan: Plan, rows: RowSet, index: Index | None = None) -> Plan:
+    """A plan of the model's columns as one of those of a table, taken by the index of a batch where there is one."""
+    if index is None:
+        return plan.over({model.rows: rows}, {})
+    columns = [n for n in plan.nodes() if isinstance(n, Column)]
+    return plan.over(
+        {model.rows: index.rows}, {n: Take(Column(n.name, rows, n.element, n.shape), index) for n in columns}
+    )
 
 
 def batched(loss: Node, model: Model, count: int, fan_out: Sequence[int] = ()) -> Node:
@@ -75,7 +75,7 @@ def plans(text: str) -> Iterator[Plan]:
     plan = Plan({**model.columns, "loss": model.loss}, model.names)
     if model.skeleton is None:
         for index in (None, Index(BATCH, TABLE)):
-            yield plan.replaced(moved(model, plan, TABLE, index))
+            yield moved(model, plan, TABLE, index)
     else:
         yield plan
         yield Plan({"loss": batched(model.loss, model, 4)}, model.names)

@@ -173,7 +173,9 @@ def gather_factors(node: Node) -> Node | None:
             pass
         case _:
             return None
-    return Multiply(Multiply(a, b), x) if a.value is not None and b.value is not None else None
+    if a.value is None or b.value is None or isinstance(x, Constant):
+        return None  # three numbers could be gathered for ever
+    return Multiply(Multiply(a, b), x)
 
 
 @rule(
