@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import json
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -83,6 +84,29 @@ class Storage:
         with self.translated():
             relation = con.sql(f"SELECT * FROM {from_item}", params=_given(parameters))
             return list(zip(relation.columns, map(str, relation.types), strict=True))
+
+    def estimated_rows(self, query: str, parameters: Parameters = None) -> int | None:
+        """How many rows DuckDB expects a query to give, without running it; None where it does not say.
+
+        For a table that is the number of its rows, give or take what was deleted; beyond a join or a filter it is
+        what DuckDB's own optimizer works with.
+        """
+        rows = self.rows(f"EXPLAIN (FORMAT json) {query}", parameters)
+        return estimate(json.loads(rows[0][-1])) if rows else None
+
+    def distinct_values(self, table: str, column: str) -> int | None:
+        """About how many distinct values a column of a table has, as DuckDB counted them when the rows were written.
+
+        ``table`` and ``column`` are SQL. None for a view, an empty table, and where DuckDB keeps no such count: nothing
+        is read but one row. The count is HyperLogLog's, of a sample of the rows, and deleted rows may be in it.
+        """
+        try:
+            rows = self.rows(f"SELECT stats({column}) FROM {table} LIMIT 1")
+        except errors.Error:
+            return None
+        found = rows[0][0] if rows else None
+        count = found.get("approx_unique") if isinstance(found, dict) else None
+        return None if count is None else int(count)
 
     def table_rows(self, table: pa.Table) -> Rows:
         """An Arrow table as the result of a statement."""
@@ -334,6 +358,21 @@ def _close(connection: Any, converter: Converter, result: OpenResult) -> None:
     result.close()  # a stream that outlives the connection would end the program with an abort
     converter.close()
     connection.close()
+
+
+def estimate(plan: list[dict[str, Any]]) -> int | None:
+    """The expected rows of a plan as DuckDB explains it: those of the topmost operator that has an estimate."""
+    if not plan:
+        return None
+    node = plan[0]
+    facts, below = node.get("extra_info", {}), estimate(node.get("children", []))
+    limit = facts.get("Limit", facts.get("Top"))
+    if limit is not None:  # DuckDB itself expects no rows of a LIMIT, and all of one with ORDER BY
+        bound = int(limit) if str(limit).isdigit() else below
+        return bound if below is None or bound is None else min(bound, below)
+    text = facts.get("Estimated Cardinality")
+    nothing = 0 if node.get("name") == "EMPTY_RESULT" else below
+    return int(text) if text is not None else nothing
 
 
 def _given(parameters: Parameters) -> Any:

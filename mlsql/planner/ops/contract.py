@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from ...types import UNIT, Dim, Symbol, Type, TypeProblem, common_rows, promote, shape_text
 from ..node import Emitter, Node, operator
+from ..work import Work
 from .reduce import Sum
 from .shape import drop_axis
 
@@ -75,6 +76,24 @@ class Contract(Node):
         a, b, out = self.letters()
         products = math.prod(self.extent(c) for c in {*a, *b})
         return products if set(out) == {*a, *b} else 2 * products
+
+    def work(self) -> Work:
+        """A matrix product of BLAS; where einsum runs it and some letter stands in all three, a plain loop."""
+        a, b, out = self.letters()
+        stack = [c for c in a if c in b and c in out]
+        summed = [c for c in a if c in b and c not in out]
+        is_direct = as_matrix_product(self.spec) is not None
+        calls = (("product" if is_direct else "einsum", 1),)
+        if not is_direct and (stack or not summed):
+            flops = (("einsum", self.flops()),)
+            return Work(flops, streamed=self.bytes(), calls=calls, is_double=self.is_double)
+        m, n = ([c for c in letters if c not in summed and c not in stack] for letters in (a, b))
+        sizes = (math.prod(map(self.extent, letters)) for letters in (stack, m, n, summed))
+        times, rows, columns, inner = sizes
+        moved = self.bytes() * (1 if is_direct else 3)  # einsum copies its operands into matrices and the result back
+        return Work(
+            (("product", self.flops()),), ((times, rows, columns, inner),), moved, calls=calls, is_double=self.is_double
+        )
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         product = as_matrix_product(self.spec)
