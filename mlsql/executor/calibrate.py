@@ -17,16 +17,20 @@ import numpy as np
 import pyarrow as pa
 
 from ..planner import scalar
-from ..planner.ops import Counter, Index, constant
-from ..types import RowSet
+from ..planner.node import Node
+from ..planner.ops import Add, Column, Counter, Index, constant
+from ..planner.plan import Plan
+from ..types import FLOAT, RowSet
 from .device import Array, namespace
+from .predict import Predictor
 from .storage import Storage
 from .train import Limits, LoopPlan, Trainer
 
 NUMBERS = 16384  # of an array that fits into the first caches
 ROWS = 1024
 DUCKDB_ROWS = 200_000
-LARGEST = 128 << 20  # bytes of the array that stands for memory
+NEAR_TABLE = 1 << 18  # bytes of a table in the first levels of cache
+LARGEST = 256 << 20  # bytes of the array that stands for memory
 
 Rates = dict[str, float]
 
@@ -114,6 +118,8 @@ def overheads(bench: Bench) -> None:
     rows, dots = numbers(4, 4), numbers(4)
     found = {
         "call": bench(lambda: np.add(x, x, out)),
+        "number_call": bench(lambda: np.multiply(x, 0.5, out)),
+        "stretched_call": bench(lambda: np.add(small, dots, rows)),
         "fold_call": bench(lambda: np.add.reduce(x, None).item()),
         "product_call": bench(lambda: np.matmul(small, small, rows)),
         "einsum_call": bench(lambda: names["einsum"]("rk,rk->r", small, small, dots)),
@@ -180,6 +186,11 @@ def products(bench: Bench) -> None:
         x, out = numbers(size, size, kind=kind), np.empty((size, size), kind)
         flops = 2 * size**3
         threaded(bench, name, functools.partial(np.matmul, x, x, out), flops, rates.get("gemm_small", 0.0))
+    tall, short, out = numbers(2048, 8), numbers(8, 64), numbers(2048, 64)
+    seconds = bench(lambda: np.matmul(tall, short, out))
+    rates["pack"] = (tall.nbytes + short.nbytes + out.nbytes) / net(
+        seconds, call, 2 * tall.size * 64 / rates["gemm_small"]
+    )
     wide, vector, result = numbers(2048, 256), numbers(256, 1), numbers(2048, 1)
     threaded(bench, "gemv", lambda: np.matmul(wide, vector, result), wide.nbytes, 4 * bench["add"])
     square, row = numbers(256, 256), vector.reshape(1, 256)
@@ -187,7 +198,8 @@ def products(bench: Bench) -> None:
     stack, items = numbers(ROWS, 4, 4), numbers(ROWS, 4, 4)
     rates["stack_item"] = net(bench(lambda: np.matmul(stack, stack, items)), call) / ROWS
     rows, dots, einsum = numbers(4096, 32), numbers(4096), namespace()["einsum"]
-    rates["einsum"] = 2 * rows.size / net(bench(lambda: einsum("rk,rk->r", rows, rows, dots)), bench["einsum_call"])
+    seconds = bench(lambda: einsum("rk,rk->r", rows, rows, dots))
+    rates["einsum"] = 2 * rows.size / net(seconds, bench["einsum_call"], 4096 * bench["loop"])
 
 
 def threaded(bench: Bench, name: str, call: Callable[[], Any], work: float, expected: float) -> None:
@@ -226,24 +238,31 @@ def gathers(bench: Bench) -> None:
 
 
 def accesses(bench: Bench, kind: str, call: float, run: Callable[[Array, Array, Array], Any]) -> None:
-    """The time of a row and the rate of its bytes. Behind the cache no row is visited twice."""
-    for place, flat in (("", np.ones(1 << 16, np.float32)), ("far_", bench.far)):
-        one, many = (row_seconds(bench, flat, width, call, run, bool(place)) for width in (1, 64))
+    """The time of a row and the rate of its bytes."""
+    middle = max(int(bench["cache"] / 4), 2 * NEAR_TABLE) // 4
+    for place, flat in (("", bench.far[: NEAR_TABLE // 4]), ("mid_", bench.far[:middle]), ("far_", bench.far)):
+        one, many = (row_seconds(bench, flat, width, call, run, place) for width in (1, 64))
         bench.rates[f"{place}{kind}_row"] = one
         bench.rates[f"{place}{kind}"] = 63 * 4 / net(many, one)
 
 
 def row_seconds(
-    bench: Bench, flat: Array, width: int, call: float, run: Callable[[Array, Array, Array], Any], is_far: bool
+    bench: Bench, flat: Array, width: int, call: float, run: Callable[[Array, Array, Array], Any], place: str
 ) -> float:
-    """The seconds of a row of so many numbers."""
+    """The seconds of a row of so many numbers.
+
+    Of a table behind the first levels of cache other rows are taken each time, as a batch does: they are not there yet.
+    """
     rng = np.random.default_rng(0)
     table, rows = flat[: flat.size // width * width].reshape(-1, width), np.ones((ROWS, width), np.float32)
-    if not is_far:
+    if not place:
         index = rng.integers(0, len(table), ROWS)
         return net(bench(lambda: run(table, index, rows)), call) / ROWS
-    fresh = [functools.partial(run, table, rng.integers(0, len(table), ROWS), rows) for _ in range(8)]
-    return net(min(once(call_once, 1) for call_once in fresh), call) / ROWS
+    seconds = []
+    for _ in range(8):
+        index = rng.integers(0, len(table), ROWS)
+        seconds.append(once(functools.partial(run, table, index, rows), 1))
+    return net(min(seconds), call) / ROWS
 
 
 def compiled(bench: Bench) -> None:
@@ -274,7 +293,21 @@ def steps(bench: Bench) -> None:
     table, batch = RowSet("table", count), RowSet("batch", 1)
     loop = LoopPlan(constant(1.0), constant(1.0), {}, table, batch, Index(batch, table), {}, Counter("step"))
     trainer = Trainer(loop, {}, {}, {}, batch_size=1, table_rows=count)
+    one, many = (bench(chunk_of(count)) for count in (1, 9))
+    bench.rates["bind"] = net((many - one) / 8, bench["call"])
+    bench.rates["chunk"] = net(one, bench["call"], bench["bind"])
     bench.rates["step"] = 1 / max(e.rows_per_second for e in trainer.run(Limits(epochs=3)).log)
+
+
+def chunk_of(count: int) -> Callable[[], Any]:
+    """A chunk of one row through a plan of so many kernels, as PREDICT runs it."""
+    batch = RowSet("batch", 1)
+    column, x = Column("x", batch, FLOAT), numbers(1)
+    node: Node = column
+    for _ in range(count):
+        node = Add(node, column)
+    forward = Predictor(Plan({"y": node}), batch, [], {}, {}, {})
+    return lambda: forward.values({"x": x}, {}, 1)
 
 
 def duckdb(bench: Bench) -> None:

@@ -370,6 +370,8 @@ def estimate(plan: list[dict[str, Any]]) -> int | None:
     if limit is not None:  # DuckDB itself expects no rows of a LIMIT, and all of one with ORDER BY
         bound = int(limit) if str(limit).isdigit() else below
         return bound if below is None or bound is None else min(bound, below)
+    if below is not None and node["name"] in ("PROJECTION", "ORDER_BY"):
+        return below
     text = facts.get("Estimated Cardinality")
     nothing = 0 if node.get("name") == "EMPTY_RESULT" else below
     return int(text) if text is not None else nothing

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Mapping
 
 from ..planner.node import Node, walk
 from ..planner.ops import Column, Constant, Count, Counter, Index, Parameter, Positions, State
-from ..planner.work import Access, Product, Work
-from .frequency import SINGLE, Runs, frequencies
+from ..planner.work import NUMBERS, Access, Product, Work
+from .frequency import SINGLE, Frequency, Runs, frequencies
 from .machine import Machine
 
-__all__ = ["Machine", "price", "seconds", "total"]
+__all__ = ["Machine", "chunk_seconds", "price", "seconds", "step_seconds", "total"]
 
 FREE = (Column, Positions, Parameter, State, Index, Counter, Count, Constant)
 SMALL, MEDIUM, LARGE = (math.log(2 * n**3) for n in (32, 128, 512))  # the products that are measured
@@ -33,6 +33,17 @@ def total(outputs: Iterable[Node], machine: Machine, runs: Runs = SINGLE) -> flo
     """The estimated time of a whole run of a plan: a shared node counts once, each node as often as it runs."""
     often = frequencies(outputs := list(outputs))
     return sum(seconds(n, machine) * runs[often[n]] for n in walk(outputs))
+
+
+def step_seconds(outputs: Iterable[Node], machine: Machine) -> float:
+    """The estimated time of a step of the training loop: its kernels, and the loop around them."""
+    return machine.step + total(outputs, machine, {Frequency.ONCE: 0, Frequency.STEP: 1})
+
+
+def chunk_seconds(outputs: Iterable[Node], machine: Machine) -> float:
+    """The estimated time in which PREDICT computes a chunk of rows, for a plan of that many: it lays out every array."""
+    times = [seconds(n, machine) for n in walk(outputs)]
+    return machine.chunk + sum(t + machine.bind for t in times if t)
 
 
 def price(work: Work, machine: Machine) -> float:
@@ -55,6 +66,8 @@ def price(work: Work, machine: Machine) -> float:
 
 _CALLS: Mapping[str, Callable[[Machine], float]] = {
     "call": lambda m: m.call,
+    "number_call": lambda m: m.number_call,
+    "stretched": lambda m: m.stretched_call,
     "fold": lambda m: m.fold_call,
     "product": lambda m: m.product_call,
     "einsum": lambda m: m.einsum_call,
@@ -74,7 +87,7 @@ def arithmetic_seconds(work: Work, machine: Machine) -> float:
     """The time of what no matrix product does, its operands in the cache. Scattered sums are priced by their rows."""
     bits = "_double" if work.is_double else ""
     time = 0.0
-    if any(kind.startswith("number") for kind, _ in work.calls):
+    if any(kind in NUMBERS for kind, _ in work.calls):
         return time
     for name, count in work.flops:
         if name == "fold":
@@ -97,7 +110,7 @@ def product_seconds(product: Product, work: Work, machine: Machine) -> float:
         return stack + work.streamed / between(machine.gemv, machine.far_gemv, work.streamed, machine)
     rate = gemm_rate(flops / times, machine) * (machine.gemm_double / machine.gemm if work.is_double else 1.0)
     far = work.streamed / machine.bandwidth * farness(work.streamed, machine)
-    return stack + flops / rate + far
+    return stack + flops / rate + max(far, work.streamed / machine.pack)
 
 
 def gemm_rate(flops: float, machine: Machine) -> float:
@@ -116,11 +129,22 @@ def geometric(a: float, b: float, share: float) -> float:
 
 
 def access_seconds(access: Access, machine: Machine, kind: str) -> float:
-    """Rows in no order: a time for each row and one for its bytes, both longer where the table exceeds the cache."""
-    near = access.rows * getattr(machine, f"{kind}_row") + access.bytes / getattr(machine, kind)
-    far = access.rows * getattr(machine, f"far_{kind}_row") + access.bytes / getattr(machine, f"far_{kind}")
-    share = farness(access.table_bytes, machine)
-    return float(near + (far - near) * share)
+    """Rows in no order: a time for each row and one for its bytes, both longer the larger the table is.
+
+    They were measured for tables in the first levels of cache, in the last one, and in memory; a table of a size in
+    between is between them on a logarithmic scale.
+    """
+
+    def out_of(place: str) -> float:
+        row, rate = getattr(machine, f"{place}{kind}_row"), getattr(machine, f"{place}{kind}")
+        return float(access.rows * row + access.bytes / rate)
+
+    size, (near, mid, far) = access.table_bytes, machine.table_bytes
+    if size <= mid:
+        share = 0.0 if size <= near else math.log(size / near) / math.log(mid / near)
+        return (1 - share) * out_of("") + share * out_of("mid_")
+    share = min(1.0, math.log(size / mid) / math.log(far / mid))
+    return (1 - share) * out_of("mid_") + share * out_of("far_")
 
 
 def farness(size: float, machine: Machine) -> float:

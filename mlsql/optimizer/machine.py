@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 from ..planner import scalar
 from ..planner.node import Node
 
+NEAR_TABLE = float(1 << 18)
 DOUBLE = "_double"  # ends the name of a rate for numbers of 64 bits
 PLAIN = {"logical_and": 2e10, "logical_not": 2.5e10, "logical_or": 2e10}
 SLOW = {
@@ -34,7 +35,8 @@ def function_defaults() -> tuple[tuple[str, float], ...]:
 # what is not measured, and the figure of its kind that it goes with
 LIKE = {
     "compiled_call": "call", "gemm_medium": "gemm_small", "gemm": "gemm_small", "gemm_double": "gemm_small",
-    "gemv": "cache_bandwidth", "far_gemv": "bandwidth", "scatter_row": "gather_row", "scatter": "gather",
+    "gemv": "cache_bandwidth", "far_gemv": "bandwidth", "pack": "bandwidth", "mid_scatter_row": "mid_gather_row",
+    "mid_scatter": "mid_gather", "scatter_row": "gather_row", "scatter": "gather",
     "far_scatter_row": "far_gather_row", "far_scatter": "far_gather", "group_loop": "gather_row", "erf": "tanh",
     "erf_double": "tanh_double", "udf_row": "call", "statement": "call", "scan": "cache_bandwidth",
     "join": "cache_bandwidth", "group_by": "cache_bandwidth", "sql": "cache_bandwidth",
@@ -55,6 +57,8 @@ class Machine:
     """
 
     call: float = rate(3.5e-7, "s", "a call of an elementwise function")
+    number_call: float = rate(6e-7, "s", "a call of an elementwise function with a plain number")
+    stretched_call: float = rate(7e-7, "s", "a call of an elementwise function that stretches or converts an operand")
     fold_call: float = rate(1.5e-6, "s", "a call of a reduction")
     product_call: float = rate(9e-7, "s", "a call of a matrix product")
     einsum_call: float = rate(1.4e-5, "s", "a call of einsum")
@@ -62,6 +66,8 @@ class Machine:
     number: float = rate(5e-8, "s", "an operation on plain numbers")
     number_function: float = rate(9e-7, "s", "a function of plain numbers")
     step: float = rate(3e-6, "s", "a step of the training loop besides its kernels")
+    chunk: float = rate(5e-6, "s", "a chunk of rows that a prediction computes, besides its kernels")
+    bind: float = rate(1.5e-6, "s", "an array that a chunk of a prediction lays out")
     loop: float = rate(4.5e-9, "s", "an inner loop of an elementwise function over stretched operands")
     fold_loop: float = rate(1.7e-8, "s", "an inner loop of a sum")
     best_loop: float = rate(4.3e-8, "s", "an inner loop of a maximum")
@@ -72,6 +78,7 @@ class Machine:
     gemm_medium: float = rate(8e10, "flops/s", "a product of 128x128 matrices")
     gemm: float = rate(1.6e11, "flops/s", "a product of 512x512 matrices")
     gemm_double: float = rate(8e10, "flops/s", "a product of 512x512 matrices of 64 bits")
+    pack: float = rate(2.5e10, "bytes/s", "operands and result of a matrix product, besides its flops")
     gemv: float = rate(8e10, "bytes/s", "a matrix times a vector, in the cache")
     far_gemv: float = rate(4e10, "bytes/s", "a matrix times a vector, out of memory")
     outer: float = rate(1e9, "numbers/s", "an outer product of two vectors")
@@ -81,10 +88,14 @@ class Machine:
     cache_bandwidth: float = rate(9e10, "bytes/s", "cache read and written by one core")
     gather_row: float = rate(7e-10, "s", "a row that is taken by an index, in the cache")
     gather: float = rate(4.5e10, "bytes/s", "rows that are taken by an index, in the cache")
+    mid_gather_row: float = rate(4e-9, "s", "a row that is taken by an index, out of the last level of cache")
+    mid_gather: float = rate(2e10, "bytes/s", "rows that are taken by an index, out of the last level of cache")
     far_gather_row: float = rate(4e-9, "s", "a row that is taken by an index, out of memory")
     far_gather: float = rate(7e9, "bytes/s", "rows that are taken by an index, out of memory")
     scatter_row: float = rate(2e-9, "s", "a row that is added to by an index, in the cache")
     scatter: float = rate(3e10, "bytes/s", "rows that are added to by an index, in the cache")
+    mid_scatter_row: float = rate(6e-9, "s", "a row that is added to by an index, in the last level of cache")
+    mid_scatter: float = rate(1.5e10, "bytes/s", "rows that are added to by an index, in the last level of cache")
     far_scatter_row: float = rate(1e-8, "s", "a row that is added to by an index, out of memory")
     far_scatter: float = rate(6e9, "bytes/s", "rows that are added to by an index, out of memory")
     group_loop: float = rate(3e-9, "s", "a group of a GROUP BY")
@@ -118,6 +129,11 @@ class Machine:
     def flops(self) -> float:
         """Additions a second of arrays in the cache."""
         return self.function["add"]
+
+    @property
+    def table_bytes(self) -> tuple[float, float, float]:
+        """The sizes of the tables that rows are taken from when it is measured: near, mid and far."""
+        return NEAR_TABLE, max(self.cache / 4, 2 * NEAR_TABLE), 2 * self.cache
 
     @cached_property
     def prices(self) -> WeakKeyDictionary[Node, float]:

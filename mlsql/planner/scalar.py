@@ -83,6 +83,15 @@ def passes(expression: str) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(Counter(op[0] for op in inner if op is not None).items()))
 
 
+@cache
+def with_numbers(expression: str, numbers: frozenset[str]) -> int:
+    """How many operations of the expression have a plain number beside an array; ``numbers`` are names of such."""
+    inner = [operation(n) for n in ast.walk(parse(expression)) if isinstance(n, ast.expr)]
+    operands = [op[1] for op in inner if op is not None]
+    return sum(any(isinstance(n, ast.Constant) or (isinstance(n, ast.Name) and n.id in numbers) for n in ns)
+               for ns in operands)  # fmt: skip
+
+
 ON_NUMBERS = frozenset(["add", "subtract", "multiply", "negative", "abs"])  # what Python itself does on plain numbers
 
 

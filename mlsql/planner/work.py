@@ -25,6 +25,9 @@ class Access:
         return self.rows * self.row_bytes
 
 
+NUMBERS = ("number", "number_function")  # arithmetic without any array
+
+
 @dataclass(frozen=True)
 class Work:
     """What an evaluation does.
@@ -33,7 +36,8 @@ class Work:
     for sums of products that no matrix product does, "fold" for reductions; together they are ``Node.flops()``.
     ``products`` are the matrix products: how many in a stack, and the sizes m, n and k of each. ``loops`` counts the
     inner loops that a call starts where an operand does not run through memory as one, ``calls`` the calls by kind:
-    "call" of an elementwise function, "fold", "product", "einsum", "compiled" for compiled loops, "number" and
+    "call" of an elementwise function, "number_call" of one with a plain number beside an array, "stretched" of one that
+    repeats or converts an operand, "fold", "product", "einsum", "compiled" for compiled loops, "number" and
     "number_function" for arithmetic on plain numbers. ``converted`` are numbers whose element type changes on the way.
     """
 
@@ -55,7 +59,7 @@ class Work:
     @property
     def total_calls(self) -> int:
         """Kernel calls of all kinds; arithmetic on plain numbers is none."""
-        return sum(n for kind, n in self.calls if not kind.startswith("number"))
+        return sum(n for kind, n in self.calls if kind not in NUMBERS)
 
     @property
     def bytes(self) -> int:

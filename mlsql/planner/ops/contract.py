@@ -85,8 +85,9 @@ class Contract(Node):
         is_direct = as_matrix_product(self.spec) is not None
         calls = (("product" if is_direct else "einsum", 1),)
         if not is_direct and (stack or not summed):
-            flops = (("einsum", self.flops()),)
-            return Work(flops, streamed=self.bytes(), calls=calls, is_double=self.is_double)
+            flops, innermost = (("einsum", self.flops()),), a[-1:] if a[-1:] == b[-1:] else out[-1:]
+            loops = math.prod(map(self.extent, {*a, *b} - {*innermost}))
+            return Work(flops, streamed=self.bytes(), loops=(("loop", loops),), calls=calls, is_double=self.is_double)
         m, n = ([c for c in letters if c not in summed and c not in stack] for letters in (a, b))
         sizes = (math.prod(map(self.extent, letters)) for letters in (stack, m, n, summed))
         times, rows, columns, inner = sizes

@@ -62,13 +62,17 @@ class Map(Node):
             plain = sum(n for name, n in passes if name in scalar.ON_NUMBERS)
             return Work(passes, calls=(("number", plain), ("number_function", count - plain)))
         arrays = [n for n in self.inputs if not n.is_number]
+        names = frozenset(f for f, n in zip(self.names(), self.inputs, strict=True) if n.is_number)
         is_float = self.type.element.kind == "float"
+        converted = sum(size_of(n.type) for n in arrays if n.type.element != self.type.element) if is_float else 0
+        loops, beside = inner_loops(self.type, arrays), scalar.with_numbers(self.expression, names)
+        stretched = 1 if loops > 1 or converted else 0
         return Work(
             tuple((name, n * size) for name, n in passes),
             streamed=sum(n.nbytes for n in (*arrays, self)) + 2 * (count - 1) * self.nbytes,
-            converted=sum(size_of(n.type) for n in arrays if n.type.element != self.type.element) if is_float else 0,
-            loops=(("loop", inner_loops(self.type, arrays)),),
-            calls=(("call", count),),
+            converted=converted,
+            loops=(("loop", loops),),
+            calls=(("call", max(0, count - beside - stretched)), ("number_call", beside), ("stretched", stretched)),
             is_double=any(n.is_double for n in (*arrays, self)),
         )
 

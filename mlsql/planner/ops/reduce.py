@@ -204,7 +204,8 @@ class Broadcast(Node):
         return (sum_to(g, self.x.type),)
 
     def work(self) -> Work:
-        return Work(streamed=self.bytes(), loops=(("loop", maps.inner_loops(self.type, [self.x])),), calls=CALL)
+        loops = maps.inner_loops(self.type, [self.x])
+        return Work(streamed=self.bytes(), loops=(("loop", loops),), calls=(("stretched", 1),))
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         e.call("copyto", out, e.aligned(self.x, self.type.rank))

@@ -14,6 +14,7 @@ from ..work import COMPILED, Access, Work
 from . import map as maps
 from . import reduce as reduces
 from . import take as takes
+from .leaf import Positions
 
 
 class GroupBy(Node):
@@ -233,10 +234,13 @@ class PairDot(Node):
         return read + self.i.nbytes + self.j.nbytes + self.nbytes
 
     def work(self) -> Work:
+        """By positions that stay, the joined rows are in the order of ``j``: those of y are read one after another."""
+        streamed = self.i.nbytes + self.j.nbytes + self.nbytes
+        first, second = takes.reads(self.x, self.i), takes.reads(self.y, self.j)
+        in_order = isinstance(self.i, Positions) and isinstance(self.j, Positions)
         return Work(
-            (("group", self.flops()),), streamed=self.i.nbytes + self.j.nbytes + self.nbytes,
-            gathered=(takes.reads(self.x, self.i), takes.reads(self.y, self.j)), calls=COMPILED,
-            is_double=self.is_double,
+            (("group", self.flops()),), streamed=streamed + (second.bytes if in_order else 0),
+            gathered=(first,) if in_order else (first, second), calls=COMPILED, is_double=self.is_double,
         )  # fmt: skip
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:

@@ -92,9 +92,10 @@ class Pick(Node):
     def work(self) -> Work:
         """Out of a table that all rows share it is a Take; out of each row, NumPy's indexing by two arrays."""
         element, size = self.x.type.element.bytes, size_of(self.type)
-        access, own = Access(size, element, self.x.nbytes), self.x.type.rows != UNIT
+        own = self.x.type.rows != UNIT
+        access = Access(size, element, 0 if own else self.x.nbytes)
         streamed = self.index.nbytes + self.nbytes
-        return Work(streamed=streamed, gathered=(access,) * (4 if own else 1), calls=(("call", 5 if own else 1),))
+        return Work(streamed=streamed, gathered=(access,) * (4 if own else 1), calls=(("call", 4 if own else 1),))
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         if self.x.type.rows == UNIT:
@@ -134,10 +135,10 @@ class Place(Node):
         return 0 if self.base is None else self.type.rows.rows or 1
 
     def work(self) -> Work:
-        """The zeros or the base, the places, and an assignment by an index."""
-        access = Access(self.type.rows.rows or 1, self.type.element.bytes, self.nbytes)
+        """The zeros or the base, the places, and an assignment by an index, which reads a base first."""
+        access, times = Access(self.type.rows.rows or 1, self.type.element.bytes, 0), 3 if self.base is None else 6
         streamed = self.nbytes * (1 if self.base is None else 2) + self.index.nbytes
-        return Work((("add", self.flops()),), streamed=streamed, gathered=(access, access), calls=(("call", 4),))
+        return Work((("add", self.flops()),), streamed=streamed, gathered=(access,) * times, calls=(("call", 6),))
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         if self.base is None:
