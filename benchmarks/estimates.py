@@ -25,8 +25,7 @@ from mlsql.executor.device import identity
 from mlsql.executor.predict import Predictor
 from mlsql.executor.run import executable, leaves
 from mlsql.executor.train import Limits
-from mlsql.optimizer.cost import Machine, total
-from mlsql.optimizer.frequency import Frequency
+from mlsql.optimizer.cost import Machine, chunk_seconds, step_seconds, total
 from mlsql.parser import parse
 from mlsql.planner.node import Node, walk
 from mlsql.planner.ops import (
@@ -62,11 +61,11 @@ DIFFERENT = 1.5  # times that are closer than this are as good as equal
 
 @dataclass(frozen=True)
 class Plan:
-    """A plan: what it computes (plans with one ``value`` are alternatives), its nodes that run, and a run of it."""
+    """A plan, its estimate and a run of it. Plans with one ``value`` compute the same: they are alternatives."""
 
     title: str
     value: str
-    around: str  # the rate of what goes with a run: "step", "chunk" or nothing
+    cost: Callable[[Sequence[Node], Machine], float]
     nodes: Sequence[Node]
     run: Callable[[], float]  # seconds of one evaluation
 
@@ -104,7 +103,7 @@ def training(title: str, model: str, tables: dict[str, pa.Table], solver: str, o
         rows = len(trainer.rows) / trainer.steps_per_epoch
         return rows / max(entry.rows_per_second for entry in trainer.log)
 
-    return Plan(title, title, "step", outputs, run)
+    return Plan(title, title, step_seconds, outputs, run)
 
 
 def prediction(title: str, model: str, table: pa.Table) -> Plan:
@@ -119,9 +118,8 @@ def prediction(title: str, model: str, table: pa.Table) -> Plan:
     assert isinstance(forward, Predictor)
     rows = forward.part.rows
     columns = {n.name: array(n) for n in walk(forward.outputs) if isinstance(n, Column)}
-    return Plan(
-        title, title, "chunk", forward.outputs, timed(lambda: forward.values(columns, forward.parameters, rows))
-    )
+    run = timed(lambda: forward.values(columns, forward.parameters, rows))
+    return Plan(title, title, chunk_seconds, forward.outputs, run)
 
 
 # -- plans of our own --------------------------------------------------------------------------------------------------
@@ -164,7 +162,7 @@ def of_nodes(title: str, value: str, node: Node) -> Plan:
     made = executable([node], varying=read, arguments=indexes)
     step = made.bind({n: array(n) for n in read}, counts)
     given = [array(n) for n in indexes]
-    return Plan(title, value, "", [node], timed(lambda: step(*given)))
+    return Plan(title, value, total, [node], timed(lambda: step(*given)))
 
 
 def columns(rows: RowSet, *sizes: int) -> list[Node]:
@@ -306,7 +304,8 @@ def star(wide: int) -> tuple[str, dict[str, pa.Table]]:
         x = pa.FixedSizeListArray.from_arrays(pa.array(rng.random(n * wide, dtype=np.float32)), wide)
         tables[d] = pa.table({"id": np.arange(n), f"{d}x": x})
     model = (
-        f"INPUT facts (a_id BIGINT, b_id BIGINT, f FLOAT), a (id BIGINT, ax FLOAT[{wide}]), b (id BIGINT, bx FLOAT[{wide}]) "
+        f"INPUT facts (a_id BIGINT, b_id BIGINT, f FLOAT), a (id BIGINT, ax FLOAT[{wide}]), "
+        f"b (id BIGINT, bx FLOAT[{wide}]) "
         "TARGET facts (y BOOLEAN) AS SELECT LINEAR(ax, 1) + LINEAR(bx, 1) + LINEAR(f, 1) AS score "
         "FROM facts JOIN a ON a.id = a_id JOIN b ON b.id = b_id MINIMIZE AVG(BINARY_CROSS_ENTROPY(score, y))"
     )
@@ -394,13 +393,6 @@ def statements() -> Iterator[Plan]:
 # -- the report --------------------------------------------------------------------------------------------------------
 
 
-def estimate(plan: Plan, on: Machine) -> float:
-    """What a run is expected to take: what changes in every step, and the step itself."""
-    once = 0 if plan.around == "step" else 1
-    around = getattr(on, plan.around) if plan.around else 0.0
-    return around + total(plan.nodes, on, {Frequency.ONCE: once, Frequency.STEP: 1})
-
-
 def right_share(pairs: Collection[tuple[Report, Report]]) -> Report:
     """How many pairs differ, and for which share of them the estimates stand in the order of the times."""
     apart = [(a, b) for a, b in pairs if max(a["actual"], b["actual"]) > DIFFERENT * min(a["actual"], b["actual"])]
@@ -414,11 +406,10 @@ def measure(on: Machine, rounds: int, only: str) -> Report:
     for plan in itertools.chain(statements(), alternatives()):
         if only in plan.title:
             actual = min(plan.run() for _ in range(rounds))
-            expected = estimate(plan, on)
+            expected = plan.cost(plan.nodes, on)
             found.append({"plan": plan.title, "value": plan.value, "estimate": expected, "actual": actual})
-            print(
-                f"{plan.title:70} {expected * 1e6:10.1f} us expected, {actual * 1e6:10.1f} us, {expected / actual:.2f}"
-            )
+            micros = f"{expected * 1e6:10.1f} us expected, {actual * 1e6:10.1f} us taken"
+            print(f"{plan.title:66} {micros}, {expected / actual:.2f}")
     pairs = list(itertools.combinations(found, 2))
     return {
         "plans": len(found),

@@ -187,10 +187,8 @@ def products(bench: Bench) -> None:
         flops = 2 * size**3
         threaded(bench, name, functools.partial(np.matmul, x, x, out), flops, rates.get("gemm_small", 0.0))
     tall, short, out = numbers(2048, 8), numbers(8, 64), numbers(2048, 64)
-    seconds = bench(lambda: np.matmul(tall, short, out))
-    rates["pack"] = (tall.nbytes + short.nbytes + out.nbytes) / net(
-        seconds, call, 2 * tall.size * 64 / rates["gemm_small"]
-    )
+    moved, arithmetic = tall.nbytes + short.nbytes + out.nbytes, 2 * tall.size * 64 / rates["gemm_small"]
+    threaded(bench, "pack", lambda: np.matmul(tall, short, out), moved, 4 * bench["add"], arithmetic)
     wide, vector, result = numbers(2048, 256), numbers(256, 1), numbers(2048, 1)
     threaded(bench, "gemv", lambda: np.matmul(wide, vector, result), wide.nbytes, 4 * bench["add"])
     square, row = numbers(256, 256), vector.reshape(1, 256)
@@ -202,18 +200,19 @@ def products(bench: Bench) -> None:
     rates["einsum"] = 2 * rows.size / net(seconds, bench["einsum_call"], 4096 * bench["loop"])
 
 
-def threaded(bench: Bench, name: str, call: Callable[[], Any], work: float, expected: float) -> None:
+def threaded(bench: Bench, name: str, call: Callable[[], Any], work: float, expected: float, *known: float) -> None:
     """The rate of a product that BLAS may share out over threads, tried until patience ends.
 
     While another process keeps a thread of BLAS from its core, a product takes a hundred times as long. That says
-    nothing about the machine, so a rate far below what one core would reach is left out.
+    nothing about the machine, so a rate far below what one core would reach is left out. ``known`` are parts of the
+    time that are something else.
     """
     while bench.patience > 0:
         began = time.perf_counter()
         call()
-        rate = work / net(once(call, 1), bench["product_call"])
-        if rate > expected / 4:
-            bench.rates[name] = max(rate, work / net(bench(call), bench["product_call"]))
+        seconds = once(call, 1)
+        if work / net(seconds, bench["product_call"], *known) > expected / 4:
+            bench.rates[name] = work / net(min(seconds, bench(call)), bench["product_call"], *known)
             return
         bench.patience -= time.perf_counter() - began
 

@@ -92,7 +92,8 @@ class Storage:
         what DuckDB's own optimizer works with.
         """
         rows = self.rows(f"EXPLAIN (FORMAT json) {query}", parameters)
-        return estimate(json.loads(rows[0][-1])) if rows else None
+        plan = json.loads(rows[0][-1]) if rows else []
+        return estimate(plan[0]) if plan else None
 
     def distinct_values(self, table: str, column: str) -> int | None:
         """About how many distinct values a column of a table has, as DuckDB counted them when the rows were written.
@@ -360,21 +361,28 @@ def _close(connection: Any, converter: Converter, result: OpenResult) -> None:
     connection.close()
 
 
-def estimate(plan: list[dict[str, Any]]) -> int | None:
-    """The expected rows of a plan as DuckDB explains it: those of the topmost operator that has an estimate."""
-    if not plan:
-        return None
-    node = plan[0]
-    facts, below = node.get("extra_info", {}), estimate(node.get("children", []))
+def estimate(node: dict[str, Any]) -> int | None:
+    """The expected rows of a plan as DuckDB explains it: those of the topmost operator that has an estimate.
+
+    Of a LIMIT, DuckDB itself expects no rows, or all that are below.
+    """
+    name, facts = node["name"], node.get("extra_info", {})
+    below = [estimate(child) for child in node.get("children", [])]
+    first = below[0] if below else None
     limit = facts.get("Limit", facts.get("Top"))
-    if limit is not None:  # DuckDB itself expects no rows of a LIMIT, and all of one with ORDER BY
-        bound = int(limit) if str(limit).isdigit() else below
-        return bound if below is None or bound is None else min(bound, below)
-    if below is not None and node["name"] in ("PROJECTION", "ORDER_BY"):
-        return below
-    text = facts.get("Estimated Cardinality")
-    nothing = 0 if node.get("name") == "EMPTY_RESULT" else below
-    return int(text) if text is not None else nothing
+    if limit is not None:
+        bounds = [first, int(limit) if str(limit).isdigit() else None]
+    elif facts.get("Join Type") == "SEMI":  # how it fetches the rows of an ORDER BY with LIMIT
+        bounds = below
+    elif name in ("PROJECTION", "ORDER_BY") and first is not None:
+        bounds = [first]
+    elif name == "UNION":
+        return None if None in below else sum(n for n in below if n is not None)
+    else:
+        text = facts.get("Estimated Cardinality")
+        bounds = [0 if name == "EMPTY_RESULT" else first if text is None else int(text)]
+    known = [n for n in bounds if n is not None]
+    return min(known) if known else None
 
 
 def _given(parameters: Parameters) -> Any:

@@ -41,7 +41,7 @@ def step_seconds(outputs: Iterable[Node], machine: Machine) -> float:
 
 
 def chunk_seconds(outputs: Iterable[Node], machine: Machine) -> float:
-    """The estimated time in which PREDICT computes a chunk of rows, for a plan of that many: it lays out every array."""
+    """The estimated time in which PREDICT computes a chunk of rows; for each it lays out every array anew."""
     times = [seconds(n, machine) for n in walk(outputs)]
     return machine.chunk + sum(t + machine.bind for t in times if t)
 

@@ -180,11 +180,12 @@ class GroupJoin(GroupBy):
         return positions + self.joined_size() * self.x.type.element.bytes + self.nbytes
 
     def work(self) -> Work:
-        """Every joined row reads its entry, wherever that lies, and adds it to its group's."""
-        streamed = sum(n.nbytes for n in self.inputs[1:]) + self.nbytes
+        """Every joined row reads its entry, wherever that lies, and adds it to its group's, which are in order."""
+        read = takes.reads(self.x, self.source)
         return Work(
-            (("group", self.flops()),), streamed=streamed, scattered=(takes.reads(self.x, self.source),),
-            loops=(("group", entries(self)),), calls=COMPILED, is_double=self.is_double,
+            (("group", self.flops()),), streamed=sum(n.nbytes for n in self.inputs[1:]) + self.nbytes,
+            gathered=(read,), scattered=(Access(read.rows, read.row_bytes, 0),), loops=(("group", entries(self)),),
+            calls=COMPILED, is_double=self.is_double,
         )  # fmt: skip
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:

@@ -80,8 +80,9 @@ class ScatterAdd(Node):
 
 
 def written(node: ScatterAdd | Put, streamed: int) -> Work:
-    """The rows of a table that several indexes name, written wherever they lie."""
-    rows = tuple(reads(node.base, index) for index in node.index)
+    """The rows of a table that several indexes name, written wherever they lie: a step has read them just before."""
+    read = [reads(node.base, index) for index in node.index]
+    rows = tuple(Access(a.rows, a.row_bytes, min(a.bytes, a.table_bytes)) for a in read)
     return Work(
         (("group", node.flops()),), streamed=streamed, scattered=rows, calls=(("compiled", len(node.x)),),
         is_double=node.is_double,
