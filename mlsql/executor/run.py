@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..planner.node import Node, depends_on, rewrite, substitute, walk
-from ..planner.ops import Broadcast, Column, Count, Counter, Index, Max, Min, Parameter, Positions, State, Sum, constant
+from ..planner.node import Node, depends_on, over_rows, substitute, walk
+from ..planner.ops import Column, Count, Counter, Index, Max, Min, Parameter, Positions, State, Sum, constant
 from ..planner.plan import Plan
 from ..types import RowSet
 from .codegen import Program, generate
@@ -61,19 +61,8 @@ def leaves(nodes: Sequence[Node]) -> list[Node]:
 def resized(outputs: Sequence[Node], rows: RowSet, count: int) -> tuple[list[Node], RowSet]:
     """A plan over a row set, made for ``count`` rows of it at a time."""
     part = RowSet(rows.name, count)
-
-    def change(n: Node) -> Node:
-        match n:
-            case Column() if n.rows == rows:
-                return Column(n.name, part, n.element, n.shape)
-            case Count() if n.rows == rows:
-                return Count(part)
-            case Broadcast() if n.target.rows == rows:
-                return Broadcast(n.x, n.target.with_(rows=part))
-        return n
-
-    new = rewrite(outputs, change)
-    return [new[n] for n in outputs], part
+    moved = over_rows(outputs, {rows: part})
+    return [moved[n] for n in outputs], part
 
 
 class Folding:

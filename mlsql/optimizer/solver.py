@@ -104,12 +104,12 @@ def gram_seconds(rows: int, weights: int, scores: int, machine: Machine) -> floa
     """The time of a Hessian that is a sum over rows: a matrix product for each pair of scores."""
     width = -(-weights // scores)
     pairs = scores * (scores + 1) / 2
-    return pairs * (2 * rows * width**2 / machine.gemm + rows * width * DOUBLE_BYTES / machine.bandwidth)
+    return pairs * (2 * rows * width**2 / machine.gemm_double + rows * width * DOUBLE_BYTES / machine.bandwidth)
 
 
 def factor_seconds(weights: int, machine: Machine) -> float:
     """The time of a Cholesky factor."""
-    return weights**3 / 3 / machine.gemm
+    return weights**3 / 3 / machine.gemm_double
 
 
 def duration(seconds: float) -> str:

@@ -225,6 +225,11 @@ class ShowLayers:
 
 
 @dataclass(frozen=True)
+class Calibrate:
+    """``CALIBRATE``: measure this machine."""
+
+
+@dataclass(frozen=True)
 class ShowRules:
     """``SHOW RULES``: the optimizer's rules."""
 
@@ -301,6 +306,7 @@ Statement = (
     | RenameModel
     | RollbackModel
     | ShowTraining
+    | Calibrate
     | ShowModels
     | ShowLayers
     | ShowRules

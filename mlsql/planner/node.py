@@ -15,7 +15,8 @@ from functools import cached_property
 from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform
 
 from ..errors import InternalError
-from ..types import UNIT, RowSet, Type
+from ..types import DOUBLE, UNIT, RowSet, Type
+from .work import CALL, NOTHING, Work
 
 
 class Emitter(Protocol):
@@ -142,6 +143,33 @@ class Node(metaclass=Interned):
         """Bytes read and written by one evaluation."""
         return 0 if self.is_view else sum(n.nbytes for n in (*self.inputs, self))
 
+    def work(self) -> Work:
+        """What one evaluation does, by the resource that it takes; the cost model gives each its rate.
+
+        By default one call that reads the inputs and writes the output, or the work of the simpler operators.
+        """
+        if self.is_view:
+            return NOTHING
+        simpler = self.expand()
+        if simpler is None:
+            return Work((("add", self.flops()),), streamed=self.bytes(), calls=CALL, is_double=self.is_double)
+        inputs = set(walk(self.inputs))
+        return sum((n.work() for n in walk([simpler]) if n not in inputs), NOTHING)
+
+    @property
+    def is_double(self) -> bool:
+        """Whether the output holds numbers of 64 bits."""
+        return self.type.element == DOUBLE
+
+    @cached_property
+    def is_number(self) -> bool:
+        """Whether it can be computed as a plain number of Python's rather than as an array of one."""
+        return self.type.rows == UNIT and all(d == 1 for d in self.type.shape) and self.counts()
+
+    def counts(self) -> bool:
+        """For a value that is one number: whether it comes from plain numbers, or makes one of an array."""
+        return False
+
     @property
     def nbytes(self) -> int:
         """Bytes of the output."""
@@ -163,8 +191,9 @@ class Node(metaclass=Interned):
         """The same value from simpler operators, or None for an operator that has a kernel."""
         return None
 
-    def with_inputs(self, inputs: Iterable[Node]) -> Node:
-        """This operator over other inputs."""
+    def with_inputs(self, inputs: Iterable[Node], rows: Mapping[RowSet, RowSet] | None = None) -> Node:
+        """This operator over other inputs; ``rows`` says which row sets give way to others."""
+        rows = rows or {}
         rest = iter(inputs)
         values: dict[str, Any] = {}
         for name in field_names(type(self)):
@@ -173,6 +202,10 @@ class Node(metaclass=Interned):
                 value = next(rest)
             elif isinstance(value, tuple) and any(isinstance(v, Node) for v in value):
                 value = tuple(next(rest) if isinstance(v, Node) else v for v in value)
+            elif isinstance(value, RowSet):
+                value = rows.get(value, value)
+            elif isinstance(value, Type) and value.rows in rows:
+                value = value.with_(rows=rows[value.rows])
             values[name] = value
         return type(self)(**values)
 
@@ -261,6 +294,18 @@ def rebuilt(outputs: Iterable[Node], replacement: Mapping[Node, Node]) -> dict[N
         else:
             inputs = tuple(new[n] for n in node.inputs)
             new[node] = node if inputs == node.inputs else node.with_inputs(inputs)
+    return new
+
+
+def over_rows(
+    outputs: Iterable[Node], rows: Mapping[RowSet, RowSet], replacement: Mapping[Node, Node] | None = None
+) -> dict[Node, Node]:
+    """Every node of a plan, and what it becomes over other rows: a row set in ``rows`` gives way to another one
+    wherever it is named, and some nodes are replaced by others."""
+    new: dict[Node, Node] = dict(replacement or {})
+    for node in walk(outputs):
+        if node not in new:
+            new[node] = node.with_inputs([new[n] for n in node.inputs], rows)
     return new
 
 

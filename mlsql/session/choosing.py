@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..autodiff.degree import degrees
@@ -37,7 +37,14 @@ def is_free(statement: Train) -> bool:
     return statement.solver is None and not (statement.options or statement.sample or statement.per)
 
 
-def decided(statement: Train, settings: Settings, model: Model, table_rows: int, train_count: int) -> Settings:
+def decided(
+    statement: Train,
+    settings: Settings,
+    model: Model,
+    table_rows: int,
+    train_count: int,
+    machine: Callable[[], Machine],
+) -> Settings:
     """The settings with the solver that the planner chooses; as they are where the statement has a WITH clause, or a
     model reads rows of a table of parameters."""
     assert model.loss is not None
@@ -49,7 +56,7 @@ def decided(statement: Train, settings: Settings, model: Model, table_rows: int,
     solvers = sorted((s for s in SOLVERS.values() if s.expected is not None), key=lambda s: s.expected or 0)
     if whys[Needs.QUADRATIC] is not None and whys[Needs.CONVEX] is not None:
         return replace(settings, considered=rejected(solvers, whys), note=f"{DEFAULT_SOLVER} was chosen: {BENT}")
-    facts = facts_of(model, simple, learnable, settings, table_rows, train_count, whys)
+    facts = facts_of(model, simple, learnable, settings, table_rows, train_count, whys, machine())
     ranking = rank([candidate(s, facts) for s in solvers], settings.limits.seconds, settings.memory)
     named = read_settings(replace(statement, solver=ranking.chosen.name))
     note = f"{named.solver.name} was chosen: {ranking.reason}"
@@ -99,9 +106,10 @@ def facts_of(
     table_rows: int,
     count: int,
     whys: Mapping[Needs, str | None],
+    machine: Machine,
 ) -> Facts:
     """The facts of a loss over so many rows."""
-    machine, loss = Machine(), simple.outputs["loss"]
+    loss = simple.outputs["loss"]
     full = replace(settings, options={**settings.options, "batch_size": "ALL"})
     whole = rows_of_step(model, full, simple, table_rows, count, False)
     batch = rows_of_step(model, settings, simple, table_rows, count, True)
@@ -173,7 +181,7 @@ def candidate(solver: Solver, facts: Facts) -> Candidate:
         memory += 3 * facts.weights**2 * DOUBLE_BYTES
     elif facts.quadratic:
         gram = gram_seconds(facts.rows, facts.weights, 1, facts.machine)
-        small = facts.machine.call * 20 + facts.weights**2 / facts.machine.flops
+        small = facts.machine.call * 20 + facts.weights**2 * DOUBLE_BYTES / facts.machine.gemv
         if gram + small * solver.expected < step * solver.expected:
             once, step = once + gram, small
     return Candidate(solver.name, why, once, step, solver.expected, memory, risk)

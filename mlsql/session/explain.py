@@ -26,6 +26,7 @@ from ..planner.ops import Column, KeySum, Parameter, State
 from ..planner.plan import Plan
 from ..planner.relational import is_relational
 from ..types import UNIT, shape_text
+from .choosing import decided
 from .core import Session, runs
 from .create import with_declared_inputs
 from .models import parameter_arrays, sizes_told
@@ -85,7 +86,7 @@ def chosen_option(statement: Explain) -> str:
 # -- TRAIN ---------------------------------------------------------------------------------------------------------
 
 
-def planned(session: Session, statement: Train) -> tuple[Model, Any, tuple[Step, ...], int]:
+def planned(session: Session, statement: Train) -> tuple[Model, Any, tuple[Step, ...], Settings]:
     """The training plan, made from the table's size and what is learned of its rows before training."""
     definition = session.models.definition(statement.model)
     settings = read_settings(statement)
@@ -111,29 +112,30 @@ def planned(session: Session, statement: Train) -> tuple[Model, Any, tuple[Step,
                 known = always_known(model, dataset, kept_positions(statement, dataset, settings.seed, rows.groups))
     if settings.options["class_weight"]:
         model = class_weighted(model, statement, definition, sizes)
+    settings = decided(statement, settings, model, rows_there, count, session.machine)
     planned = plan_training(
         model, settings, rows_there, count, subset=count != rows_there, known=known, group_sizes=sizes_of_groups
     )
-    return model, planned.loop, planned.steps, count
+    return model, planned.loop, planned.steps, settings
 
 
 def planned_relations(
     session: Session, statement: Train, definition: CreateModel, settings: Settings
-) -> tuple[Model, Any, tuple[Step, ...], int]:
+) -> tuple[Model, Any, tuple[Step, ...], Settings]:
     """The same for a model over several relations, whose keys are read and joined for it."""
     warm = None if statement.from_scratch else session.models.version(statement.model)
     model, read = read_training(session, statement, definition, warm)
     rows = model.rows.rows or 1
     kept, _ = split(statement, model, read, settings)
     count = rows if kept is None else len(kept)
+    settings = decided(statement, settings, model, rows, count, session.machine)
     planned = plan_training(model, settings, rows, count, subset=kept is not None)
-    return model, planned.loop, planned.steps, count
+    return model, planned.loop, planned.steps, settings
 
 
 def explain_train(session: Session, statement: Train) -> Rows:
     """The loop: what is computed once, and in each step the forward pass, the gradient, the update."""
-    model, loop, _, _ = planned(session, statement)
-    settings = read_settings(statement)
+    model, loop, _, settings = planned(session, statement)
     limits = settings.limits
     until = f"{limits.epochs} epochs" if limits.epochs else f"{limits.steps} steps in all"
     if statement.until is not None or not (limits.epochs or limits.steps):

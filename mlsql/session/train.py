@@ -22,11 +22,9 @@ from ..optimizer.stages import optimize, simplify
 from ..parser.statements import CreateModel, Train
 from ..planner.model import Model
 from ..planner.node import Node
-from ..planner.ops import Count
 from ..planner.plan import Plan
 from ..planner.relational import is_relational
 from ..types import RowSet
-from .batch import batch_leaves
 from .choosing import decided
 from .constraints import Watch, check_columns, check_run
 from .core import Session, runs
@@ -121,7 +119,7 @@ def prepare(session: Session, statement: Train) -> Prepared:
     check_labels(model, dataset, statement.on)
     train_rows, held_out = split_rows(session, statement, settings, model, dataset, rows)
     count = dataset.rows if train_rows is None else len(train_rows)
-    settings = decided(statement, settings, model, dataset.rows, count)
+    settings = decided(statement, settings, model, dataset.rows, count, session.machine)
     if settings.solver.needs is not None and train_rows is not None:
         dataset, train_rows = Dataset({n: a[train_rows] for n, a in dataset.columns.items()}, len(train_rows)), None
     by_group = group_rows(statement, dataset, train_rows, groups)
@@ -151,7 +149,7 @@ def prepare_relations(
     check_labels(model, dataset, statement.on)
     kept, held = split(statement, model, rows, settings)
     count = dataset.rows if kept is None else len(kept)
-    settings = decided(statement, settings, model, dataset.rows, count)
+    settings = decided(statement, settings, model, dataset.rows, count, session.machine)
     planned = plan_training(model, settings, dataset.rows, count, subset=kept is not None)
     loop, problem = planned.loop, problem_of(planned, settings)
     estimate = check_run(settings, loop, dataset, problem)
@@ -234,8 +232,7 @@ def validator(
     simplified = simplify(Plan({"loss": model.loss}, model.names)).plan
     if by_group is not None:
         return validator_of_groups(model, simplified, loop, held_out, by_group.groups, place)
-    plan = simplified.replaced({Count(model.rows): Count(rows), **batch_leaves(model, simplified, rows, None)})
-    plan = plan.replaced(parameter_views(loop))
+    plan = simplified.over({model.rows: rows}, {}).replaced(parameter_views(loop))
     return validation(optimize(plan).plan, rows, held_out.columns)
 
 

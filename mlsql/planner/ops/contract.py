@@ -5,11 +5,13 @@ The gradient of a contraction is a contraction.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import ClassVar
 
 from ...types import DOUBLE, UNIT, Dim, Symbol, Type, TypeProblem, common_rows, promote, shape_text
-from ..node import Emitter, Node, operator
+from ..node import Emitter, Node, operator, size_of
+from ..work import Work
 from .map import Multiply, cast
 from .reduce import Sum, broadcast
 from .shape import drop_axis
@@ -70,6 +72,25 @@ class Contraction(Node):
         products = math.prod(self.extent(c) for c in {*a, *b})
         return products if set(out) == {*a, *b} else 2 * products
 
+    def work(self) -> Work:
+        """A matrix product of BLAS; where einsum runs it and some letter stands in all three, a plain loop."""
+        a, b, out = self.letters()
+        stack = [c for c in a if c in b and c in out]
+        summed = [c for c in a if c in b and c not in out]
+        is_direct = as_matrix_product(self.spec) is not None
+        calls = (("product" if is_direct else "einsum", 1),)
+        if not is_direct and (stack or not summed):
+            flops, innermost = (("einsum", self.flops()),), a[-1:] if a[-1:] == b[-1:] else out[-1:]
+            loops = math.prod(map(self.extent, {*a, *b} - {*innermost}))
+            return Work(flops, streamed=self.bytes(), loops=(("loop", loops),), calls=calls, is_double=self.is_double)
+        m, n = ([c for c in letters if c not in summed and c not in stack] for letters in (a, b))
+        sizes = (math.prod(map(self.extent, letters)) for letters in (stack, m, n, summed))
+        times, rows, columns, inner = sizes
+        moved = self.bytes() * (1 if is_direct else 3)  # einsum copies its operands into matrices and the result back
+        return Work(
+            (("product", self.flops()),), ((times, rows, columns, inner),), moved, calls=calls, is_double=self.is_double
+        )
+
 
 @operator
 class Contract(Contraction):
@@ -113,6 +134,11 @@ class Moment(Contraction):
         if ROW in out or ROW not in a + b:
             raise TypeProblem(f"a moment sums over rows; {self.spec} does not")
         return super().infer().with_(element=DOUBLE)
+
+    def work(self) -> Work:
+        """A contraction in 64 bits, to which its operands are converted."""
+        narrow = {n for n in self.inputs if n.type.element != DOUBLE}
+        return dataclasses.replace(super().work(), converted=sum(size_of(n.type) for n in narrow))
 
     def vjp(self, g: Node) -> tuple[Node | None, ...]:
         a, b, out = self.letters()
