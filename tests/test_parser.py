@@ -772,7 +772,6 @@ def test_what_is_wrong_is_said(text, message):
         "CREATE LAYER f(x) AS x + 1",
         "DROP LAYER f",
         "TRAIN ON t",
-        "TRAIN m MEMORY '1 GB'",
         "CREATE MODEL m AS SELECT a <-> b",
     ],
 )
