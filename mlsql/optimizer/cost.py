@@ -15,10 +15,15 @@ from ..planner.work import NUMBERS, Access, Product, Work
 from .frequency import SINGLE, Frequency, Runs, frequencies
 from .machine import Machine
 
-__all__ = ["Machine", "chunk_seconds", "price", "seconds", "step_seconds", "total"]
+__all__ = ["Machine", "chunk_seconds", "is_free", "price", "seconds", "step_seconds", "total"]
 
 FREE = (Column, Positions, Parameter, State, Index, Counter, Count, Constant)
 SMALL, MEDIUM, LARGE = (math.log(2 * n**3) for n in (32, 128, 512))  # the products that are measured
+
+
+def is_free(node: Node) -> bool:
+    """Whether a node takes no time: it is a leaf, or its input seen differently."""
+    return node.is_view or isinstance(node, FREE)
 
 
 def seconds(node: Node, machine: Machine) -> float:

@@ -48,6 +48,7 @@ class Session:
         self.null_prediction = False
         self.machine_choice: str | None = None  # SET mlsql_machine; None: what the environment says
         self._machine: Machine | None = None
+        self.notices: list[str] = []  # what the last statement wants its user to know
         self.held: list[str] = []  # tables that the last statement reads under private names
         self.number = next(NUMBERS)  # DuckDB's functions belong to all connections of a database
 
@@ -66,6 +67,10 @@ class Session:
         self.held.append(name)
         return name
 
+    def notice(self, text: str) -> None:
+        """Tell the user of the statement that is running something that is neither a row nor an error."""
+        self.notices.append(text)
+
     def release(self) -> None:
         """Forget the tables of the statement before."""
         for name in self.held:
@@ -75,6 +80,7 @@ class Session:
     def run(self, statement: Statement) -> Rows:
         """Run one statement."""
         self.release()
+        self.notices.clear()
         from . import create, evaluate, explain, look, machine, predict, train  # noqa: F401  (fills the table)
 
         run = RUNS.get(type(statement))

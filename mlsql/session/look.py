@@ -6,7 +6,8 @@ from typing import Any
 
 from ..errors import ProgrammingError, suggest
 from ..executor.results import Rows
-from ..optimizer.rule import RULES
+from ..explain.rulebook import before_and_after
+from ..optimizer.rule import RULES, TEXTS
 from ..parser.statements import DescribeModel, ExplainRule, ShowLayers, ShowModels, ShowRules, ShowTraining
 from ..planner.binder import bind_model
 from ..planner.functions import FUNCTIONS
@@ -40,8 +41,9 @@ def explain_rule(session: Session, statement: ExplainRule) -> Rows:
     if rule is None:
         hint = suggest(str(statement.rule), RULES) or "SHOW RULES lists them"
         raise ProgrammingError(f"there is no rule {statement.rule}", place=statement.rule.place, hint=hint)
-    fields = ("name", "stage", "law", "before", "after", "when", "why", "example")
-    return table_rows(session, {"part": list(fields), "text": [getattr(rule, f) for f in fields]})
+    before, after = before_and_after(rule) or ("", "")
+    parts = {**{name: getattr(rule, name) for name in TEXTS}, "example before": before, "example after": after}
+    return table_rows(session, {"part": list(parts), "text": list(parts.values())})
 
 
 @runs(ShowLayers)
@@ -56,9 +58,8 @@ def show_layers(session: Session, statement: ShowLayers) -> Rows:
 @runs(ShowRules)
 def show_rules(session: Session, statement: ShowRules) -> Rows:
     """A row a rule of the optimizer."""
-    rules = list(RULES.values())
-    fields = ("name", "stage", "law", "before", "after", "when", "why")
-    return table_rows(session, {f: [getattr(r, f) for r in rules] for f in fields})
+    shown = [name for name in TEXTS if name != "example"]
+    return table_rows(session, {name: [getattr(r, name) for r in RULES.values()] for name in shown})
 
 
 @runs(DescribeModel)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..autodiff.options import known_options
 from ..errors import Place, ProgrammingError
 from ..executor.catalog import StoredVersion, TrainingRun
 from ..executor.dataset import Dataset
@@ -14,17 +15,16 @@ from ..executor.device import Array
 from ..executor.initialize import draw, settled
 from ..executor.per_group import GroupTrainer
 from ..executor.results import Rows
+from ..executor.solve import Problem, SolverTrainer
 from ..executor.train import Diverged, LoopPlan, Outcome, Trainer, validation
 from ..executor.vocabulary import Keys
 from ..optimizer.stages import optimize, simplify
 from ..parser.statements import CreateModel, Train
 from ..planner.model import Model
 from ..planner.node import Node
-from ..planner.ops import Count
 from ..planner.plan import Plan
 from ..planner.relational import is_relational
 from ..types import RowSet
-from .batch import batch_leaves
 from .core import Session, runs
 from .models import sizes_told
 from .per_group import (
@@ -38,6 +38,7 @@ from .per_group import (
 )
 from .relational_training import read_training, refuse_class_weight, relational_validator, split
 from .rows import one_row
+from .solving import check_clauses, drive_of, problem_of
 from .training_data import always_known, check_labels, load_rows, split_rows, training_rows, with_class_weight
 from .training_plan import Settings, bound, parameter_views, plan_training, read_settings
 
@@ -55,6 +56,7 @@ class Prepared:
     loop: LoopPlan
     first: Mapping[str, Array]  # where the parameters start
     by_group: ByGroup | None = None  # what PER adds
+    problem: Problem | None = None  # of a solver that uses curvature
 
 
 @runs(Train)
@@ -91,6 +93,7 @@ def prepare(session: Session, statement: Train) -> Prepared:
     """Everything up to the first step: bind, read the options, load the data, plan."""
     definition = session.models.definition(statement.model)
     settings = read_settings(statement)
+    check_clauses(statement, settings)
     warm = None if statement.from_scratch else session.models.version(statement.model)
     if is_relational(definition):
         return prepare_relations(session, statement, definition, settings, warm)
@@ -107,18 +110,21 @@ def prepare(session: Session, statement: Train) -> Prepared:
         model, dataset = with_class_weight(model, dataset, statement, definition, sizes_told(classes), groups)
     check_labels(model, dataset, statement.on)
     train_rows, held_out = split_rows(session, statement, settings, model, dataset, rows)
+    if settings.solver.needs is not None and train_rows is not None:
+        dataset, train_rows = Dataset({n: a[train_rows] for n, a in dataset.columns.items()}, len(train_rows)), None
     by_group = group_rows(statement, dataset, train_rows, groups)
-    loop = plan_training(
+    planned = plan_training(
         model, settings, dataset.rows, dataset.rows if train_rows is None else len(train_rows),
         subset=train_rows is not None, known=always_known(model, dataset, train_rows),
         group_sizes=by_group.sizes if by_group else None,
-    ).loop  # fmt: skip
+    )  # fmt: skip
+    loop, problem = planned.loop, problem_of(planned, settings)
     first = first_values(model, {**fillings, **known_before(model, warm, before)}, settings.seed)
     if groups is not None:
         first = first_by_group(first, model, groups, warm, before)
         classes = {**classes, **groups.classes}
     validate = validator(model, held_out, loop, by_group, settings.place)
-    return Prepared(model, settings, dataset, classes, train_rows, validate, loop, first, by_group)
+    return Prepared(model, settings, dataset, classes, train_rows, validate, loop, first, by_group, problem)
 
 
 def prepare_relations(
@@ -132,10 +138,11 @@ def prepare_relations(
     check_labels(model, dataset, statement.on)
     kept, held = split(statement, model, rows, settings)
     count = dataset.rows if kept is None else len(kept)
-    loop = plan_training(model, settings, dataset.rows, count, subset=kept is not None).loop
+    planned = plan_training(model, settings, dataset.rows, count, subset=kept is not None)
+    loop, problem = planned.loop, problem_of(planned, settings)
     validate = relational_validator(session, statement, definition, model, rows, held, loop)
     first = first_values(model, {**rows.fillings, **known_before(model, warm, None)}, settings.seed)
-    return Prepared(model, settings, dataset, rows.classes, kept, validate, loop, first)
+    return Prepared(model, settings, dataset, rows.classes, kept, validate, loop, first, problem=problem)
 
 
 def check_single(statement: Train) -> None:
@@ -159,7 +166,7 @@ def run(session: Session, statement: Train, prepared: Prepared) -> Outcome:
     """Run the loop. A run that diverges or is interrupted is recorded, and the current version stays."""
     settings, model = prepared.settings, prepared.model
     constants: dict[Node, Array] = {p.node: prepared.first[n] for n, p in model.parameters.items()}
-    kind, its_rows = trainer_of(prepared)
+    kind, its_rows = trainer_of(session, prepared)
     trainer = kind(
         prepared.loop,
         prepared.dataset.columns,
@@ -188,9 +195,11 @@ def run(session: Session, statement: Train, prepared: Prepared) -> Outcome:
             session.progress.stop()
 
 
-def trainer_of(prepared: Prepared) -> tuple[Callable[..., Trainer], dict[str, Any]]:
+def trainer_of(session: Session, prepared: Prepared) -> tuple[Callable[..., Trainer], dict[str, Any]]:
     """What runs the loop, and the options that tell it which rows a step reads."""
     settings, by_group = prepared.settings, prepared.by_group
+    if prepared.problem is not None:
+        return SolverTrainer, {"rows": prepared.train_rows, **drive_of(session, settings, prepared.problem)}
     if by_group is not None:
         return GroupTrainer, {"groups": by_group.rows, "width": settings.width(by_group.sizes)}
     batch_size = None if settings.full_batch else settings.options["batch_size"]
@@ -208,8 +217,7 @@ def validator(
     simplified = simplify(Plan({"loss": model.loss}, model.names)).plan
     if by_group is not None:
         return validator_of_groups(model, simplified, loop, held_out, by_group.groups, place)
-    plan = simplified.replaced({Count(model.rows): Count(rows), **batch_leaves(model, simplified, rows, None)})
-    plan = plan.replaced(parameter_views(loop))
+    plan = simplified.over({model.rows: rows}, {}).replaced(parameter_views(loop))
     return validation(optimize(plan).plan, rows, held_out.columns)
 
 
@@ -218,11 +226,12 @@ def validator(
 
 def run_row(statement: Train, prepared: Prepared, outcome: Outcome) -> TrainingRun:
     """A run as the catalog keeps it, whether it gave a version or not."""
+    settings = prepared.settings
     return TrainingRun(
         model=str(statement.model),
-        solver=prepared.settings.solver.name,
-        options=json.dumps(dict(prepared.settings.options)),
-        seed=prepared.settings.seed,
+        solver=settings.solver.name,
+        options=json.dumps({n: v for n, v in settings.options.items() if n in known_options(settings.solver)}),
+        seed=settings.seed,
         statement=statement.place.source,
         seconds=outcome.seconds,
         epochs=outcome.epochs,

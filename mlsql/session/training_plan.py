@@ -6,30 +6,31 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..autodiff.exact import InDouble
 from ..autodiff.options import ALL, find_solver, read_options
 from ..autodiff.per_group import PerGroup
 from ..autodiff.schedules import learning_rate
-from ..autodiff.training import STEP, training_plan, view_of
+from ..autodiff.training import STEP, Training, training_plan, view_of
 from ..autodiff.updates import Solver
 from ..errors import NotSupportedError, Place, ProgrammingError
 from ..executor.train import Limits, LoopPlan, condition
 from ..optimizer.cost import Machine
 from ..optimizer.frequency import Frequency, Runs
 from ..optimizer.rule import Alternative, Step
+from ..optimizer.search import Goal
 from ..optimizer.stages import optimize, simplify
 from ..parser.statements import CreateModel, Expression, Train
 from ..planner.binder import bind_model
 from ..planner.expressions import bind_expression
 from ..planner.model import Model
 from ..planner.node import Node, walk
-from ..planner.ops import Column, Count, Counter, Index, State, one
+from ..planner.ops import Column, Counter, Index, State, one
 from ..planner.plan import Plan
 from ..planner.restrict import Restriction
 from ..types import BOOLEAN, UNIT, RowSet, TypeProblem
 from .batch import batch_leaves
 from .per_group import group_layout
 
-DEFAULT_EPOCHS = 10
 MAX_EPOCHS = 10_000  # of a run that only UNTIL would end
 LOG_COUNTERS = ("epoch", "step", "loss", "validation_loss", "seconds")
 
@@ -87,7 +88,7 @@ def read_settings(statement: Train) -> Settings:
     until = None if statement.until is None else until_condition(statement.until, statement.validate is not None)
     open_ended = until is not None or statement.within_seconds is not None
     if epochs is None and steps is None and statement.within_seconds is None:
-        epochs = MAX_EPOCHS if open_ended else DEFAULT_EPOCHS
+        epochs = solver.epochs if solver.needs or not open_ended else MAX_EPOCHS
     limits = Limits(epochs, steps, statement.within_seconds, options["patience"], until)
     if statement.sample and options["batch_size"] == ALL:
         hint = f"WITH {solver.name} (batch_size = 512)"
@@ -118,6 +119,7 @@ class Planned:
     steps: tuple[Step, ...]
     runs: Runs
     machine: Machine
+    training: Training
     alternatives: tuple[Alternative, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -146,21 +148,23 @@ def plan_training(
         rows = rows_of_step(model, settings, simplified.plan, table_rows, train_count, subset)
     else:
         rows = rows_of_groups(model, settings, simplified.plan, table_rows, group_sizes)
-    total = settings.limits.steps or (settings.limits.epochs or DEFAULT_EPOCHS) * rows.per_epoch
-    rate = learning_rate(o["learning_rate"], o["schedule"], o["warmup_steps"], total, STEP)
+    total = settings.limits.steps or (settings.limits.epochs or settings.solver.epochs) * rows.per_epoch
+    rate = learning_rate(o.get("learning_rate", 1.0), o["schedule"], o["warmup_steps"], total, STEP)
+    layout = rows.layout or (InDouble() if settings.solver.needs else None)
     learnable = [p.node for p in model.parameters.values() if not p.frozen]
     try:
         training = training_plan(
             rows.plan, learnable, settings.solver.build(o), rate,
             solver=settings.solver.name, epochs=settings.limits.epochs or 0, steps=rows.per_epoch,
-            clip_norm=o["clip_norm"], skip_nan=o["on_nan"] == "skip", layout=rows.layout,
+            clip_norm=o["clip_norm"], skip_nan=o["on_nan"] == "skip", layout=layout,
         )  # fmt: skip
     except (TypeProblem, NotSupportedError) as problem:
         problem.at(settings.place)
         raise
     iterate = training.iterate
     outputs = {"loss": iterate.loss, "rate": rate, **{str(i): n for i, n in enumerate(iterate.updates)}}
-    optimized = optimize(Plan(outputs, training.names), without)
+    goal = Goal(Machine(), {Frequency.ONCE: 1, Frequency.STEP: total})
+    optimized = optimize(Plan(outputs, training.names), without, goal=goal)
     best = list(optimized.plan.outputs.values())
     updates = {s: n for s, n in zip(iterate.states, best[2:], strict=True) if isinstance(s, State)}
     index, *beside = rows.indexes or (None,)
@@ -169,7 +173,7 @@ def plan_training(
         tuple(beside), rows.per_epoch, rows.multiples,
     )  # fmt: skip
     return Planned(
-        loop, (*simplified.steps, *optimized.steps), {Frequency.ONCE: 1, Frequency.STEP: total}, Machine(),
+        loop, (*simplified.steps, *optimized.steps), goal.runs, goal.machine, training,
         optimized.alternatives, optimized.notes,
     )  # fmt: skip
 
@@ -211,7 +215,7 @@ def over_batches(
     """The plan of the loss over the rows of a batch, and the row sets that grow with it."""
     if model.skeleton is None:
         batch = table if index is None else index.rows
-        return plan.replaced({Count(model.rows): Count(batch), **batch_leaves(model, plan, table, index)}), {}
+        return plan.over({model.rows: batch}, batch_leaves(model, plan, table, index)), {}
     if index is None:
         return plan, {}
     seed = settings.seed
