@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cache, cached_property
 from typing import ClassVar
 
 from ...types import DOUBLE, UNIT, Dim, Type, TypeProblem, common_rows, promote, shape_text
@@ -164,6 +164,7 @@ class Moment(Contraction):
         e.call("moment", repr(self.spec), inputs[0], inputs[1], out)
 
 
+@cache
 def as_matrix_product(spec: str) -> tuple[bool, str, str] | None:
     """Whether to swap the operands, and the views of both, so that one call of matmul does it; None: it takes einsum.
 
