@@ -35,8 +35,8 @@ def function_defaults() -> tuple[tuple[str, float], ...]:
 # what is not measured, and the figure of its kind that it goes with
 LIKE = {
     "compiled_call": "call", "gemm_medium": "gemm_small", "gemm": "gemm_small", "gemm_double": "gemm_small",
-    "gemv": "cache_bandwidth", "far_gemv": "bandwidth", "pack": "bandwidth", "mid_scatter_row": "mid_gather_row",
-    "mid_scatter": "mid_gather", "scatter_row": "gather_row", "scatter": "gather",
+    "gemv": "cache_bandwidth", "far_gemv": "bandwidth", "pack": "bandwidth", "mid_scatter_row": "again_gather_row",
+    "mid_scatter": "again_gather", "scatter_row": "gather_row", "scatter": "gather",
     "far_scatter_row": "far_gather_row", "far_scatter": "far_gather", "group_loop": "gather_row", "erf": "tanh",
     "erf_double": "tanh_double", "udf_row": "call", "statement": "call", "scan": "cache_bandwidth",
     "join": "cache_bandwidth", "group_by": "cache_bandwidth", "sql": "cache_bandwidth",
@@ -88,13 +88,15 @@ class Machine:
     cache_bandwidth: float = rate(9e10, "bytes/s", "cache read and written by one core")
     gather_row: float = rate(7e-10, "s", "a row that is taken by an index, in the cache")
     gather: float = rate(4.5e10, "bytes/s", "rows that are taken by an index, in the cache")
-    mid_gather_row: float = rate(4e-9, "s", "a row that is taken by an index, out of the last level of cache")
-    mid_gather: float = rate(2e10, "bytes/s", "rows that are taken by an index, out of the last level of cache")
+    mid_gather_row: float = rate(6e-9, "s", "a row that is first taken from a table that the last cache could hold")
+    mid_gather: float = rate(1e10, "bytes/s", "rows that are first taken from a table that the last cache could hold")
+    again_gather_row: float = rate(2e-9, "s", "a row that is taken once more, out of the last level of cache")
+    again_gather: float = rate(2e10, "bytes/s", "rows that are taken once more, out of the last level of cache")
     far_gather_row: float = rate(4e-9, "s", "a row that is taken by an index, out of memory")
     far_gather: float = rate(7e9, "bytes/s", "rows that are taken by an index, out of memory")
     scatter_row: float = rate(2e-9, "s", "a row that is added to by an index, in the cache")
     scatter: float = rate(3e10, "bytes/s", "rows that are added to by an index, in the cache")
-    mid_scatter_row: float = rate(6e-9, "s", "a row that is added to by an index, in the last level of cache")
+    mid_scatter_row: float = rate(4e-9, "s", "a row that is added to by an index, in the last level of cache")
     mid_scatter: float = rate(1.5e10, "bytes/s", "rows that are added to by an index, in the last level of cache")
     far_scatter_row: float = rate(1e-8, "s", "a row that is added to by an index, out of memory")
     far_scatter: float = rate(6e9, "bytes/s", "rows that are added to by an index, out of memory")
