@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -87,6 +87,13 @@ COMPILED = {
     "sampling": "group_sample sample_there sample_slots",
     "table_kernels": "add_scaled_rows put_rows find_first add_to_first copy_first",
 }
+
+ELSEWHERE = {"matmul": "BLAS", "erf": "SciPy", **{name: "Numba" for listed in COMPILED.values() for name in listed.split()}}
+
+
+def library(functions: Iterable[str]) -> str:
+    """Where a kernel that calls these functions spends its time: in NumPy, unless one of them is another library's."""
+    return next((ELSEWHERE[f] for f in functions if f in ELSEWHERE), "NumPy")
 
 
 def on_number(ufunc: Any) -> Callable[..., float]:
