@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from ..planner.node import Node, substitute
 from ..planner.ops import Column
+from ..planner.plan import Plan
 
 
 @dataclass
@@ -54,13 +55,13 @@ class Measured:
 class Clock:
     """Collects what the programs of a statement measure.
 
-    ``outputs`` are those of the plans that ran, with the names of their nodes. ``fixed`` says what was computed once
-    for the columns that stand for it in a loop.
+    ``plans`` are those that ran, each with a title. ``fixed`` says what was computed once for the columns that stand
+    for it in a loop.
     """
 
     timed: list[Timed] = field(default_factory=list)
     fixed: dict[Node, Node] = field(default_factory=dict)
-    plans: dict[str, tuple[list[Node], dict[Node, str]]] = field(default_factory=dict)
+    plans: list[tuple[str, Plan]] = field(default_factory=list)
 
     def functions(self, nodes: Sequence[Node]) -> dict[str, Callable[..., None]]:
         """What timed code calls, for the operators of one program."""

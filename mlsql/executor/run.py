@@ -67,13 +67,18 @@ def leaves(nodes: Sequence[Node]) -> list[Node]:
 def resized(outputs: Sequence[Node], rows: RowSet, count: int) -> tuple[list[Node], RowSet]:
     """A plan over a row set, made for ``count`` rows of it at a time."""
     part = RowSet(rows.name, count)
-    moved: dict[Node, Node] = {}
+    return substitute(outputs, moved(outputs, rows, part)), part
+
+
+def moved(outputs: Sequence[Node], rows: RowSet, part: RowSet) -> dict[Node, Node]:
+    """The leaves over a row set, and the same leaves over another."""
+    found: dict[Node, Node] = {}
     for n in walk(outputs):
         if isinstance(n, Column) and n.rows == rows:
-            moved[n] = Column(n.name, part, n.element, n.shape)
+            found[n] = Column(n.name, part, n.element, n.shape)
         elif isinstance(n, Count) and n.rows == rows:
-            moved[n] = Count(part)
-    return substitute(outputs, moved), part
+            found[n] = Count(part)
+    return found
 
 
 class Folding:

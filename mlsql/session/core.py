@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from ..errors import InternalError, ProgrammingError
 from ..executor.catalog import Catalog
+from ..executor.clock import Clock
 from ..executor.results import Rows
 from ..executor.storage import Storage
 from ..parser import split
@@ -36,7 +38,8 @@ def runs(statement: type[S]) -> Callable[[Callable[[Session, S], Rows]], Callabl
 class Session:
     """A database that is open, and what this session has set.
 
-    ``progress`` is told how training goes (see ``progress``); None: nobody is.
+    ``progress`` is told how training goes (see ``progress``); None: nobody is. Models that predict are planned without
+    the rules in ``without``, and tell ``clock`` the time of every operator, if there is one.
     """
 
     def __init__(self, path: str = ":memory:", read_only: bool = False, progress: Progress | None = None) -> None:
@@ -45,6 +48,8 @@ class Session:
         self.models = Models(self.catalog)
         self.progress = progress
         self.null_prediction = False
+        self.clock: Clock | None = None
+        self.without: tuple[str, ...] = ()
         self.held: list[str] = []  # tables that the last statement reads under private names
         self.number = next(NUMBERS)  # DuckDB's functions belong to all connections of a database
 
@@ -68,6 +73,15 @@ class Session:
         for name in self.held:
             self.storage.unregister(name)
         self.held = []
+
+    @contextlib.contextmanager
+    def observed(self, clock: Clock, without: Sequence[str]) -> Iterator[None]:
+        """Models predict with a clock, planned without some rules."""
+        self.clock, self.without = clock, tuple(without)
+        try:
+            yield
+        finally:
+            self.clock, self.without = None, ()
 
     def run(self, statement: Statement) -> Rows:
         """Run one statement."""

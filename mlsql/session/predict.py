@@ -283,6 +283,8 @@ def function_name(session: Session, what: str, model: Name, version: StoredVersi
         session.models.find(model).definition,
         version and version.digest,
         session.null_prediction,
+        session.without,
+        session.clock and id(session.clock),
     )
     digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
     return f"mlsql {what} {model} {output} {digest} {session.number}".lower()
@@ -292,7 +294,7 @@ def predictor(
     session: Session, model: Model, version: StoredVersion | None, wanted: Sequence[str]
 ) -> Predictor | GroupPredictor:
     """The forward plan of some columns of a model, optimized, with its parameters."""
-    plan = forward_plan(model, wanted)
+    plan = forward_plan(model, wanted, session.without)
     groups = groups_of_version(session, version)
     arrays = parameter_arrays(model, version)
     classes = {
@@ -309,13 +311,14 @@ def predictor(
         classes,
         lookups(session.storage, leaves, version.classes if version else {}),
         session.null_prediction,
+        session.clock,
     )
     return one if groups is None else predictor_of_groups(one, plan, model, groups, arrays)
 
 
-def forward_plan(model: Model, wanted: Sequence[str]) -> Plan:
-    """The optimized plan of some columns of a model."""
-    return optimize(Plan(model.columns, model.names), wanted=wanted).plan
+def forward_plan(model: Model, wanted: Sequence[str], without: Sequence[str] = ()) -> Plan:
+    """The optimized plan of some columns of a model, some rules left out."""
+    return optimize(Plan(model.columns, model.names), without, wanted=wanted).plan
 
 
 def read_inputs(model: Model) -> dict[str, Column]:

@@ -111,7 +111,8 @@ def until_condition(until: Expression, validates: bool) -> Callable[[Mapping[str
 class Planned:
     """The plan of a training run and how it came about: what EXPLAIN shows.
 
-    ``runs`` says how many steps the run is expected to take, ``machine`` what the estimates were made for.
+    ``runs`` says how many steps the run is expected to take, ``machine`` what the estimates were made for. ``phases``
+    are the plans that were optimized, each with its steps: the loss as bound, and the loop with its gradient.
     """
 
     loop: LoopPlan
@@ -120,6 +121,7 @@ class Planned:
     machine: Machine
     alternatives: tuple[Alternative, ...] = ()
     notes: tuple[str, ...] = ()
+    phases: tuple[tuple[Plan, tuple[Step, ...]], ...] = ()
 
 
 def plan_training(
@@ -160,7 +162,8 @@ def plan_training(
         raise
     iterate = training.iterate
     outputs = {"loss": iterate.loss, "rate": rate, **{str(i): n for i, n in enumerate(iterate.updates)}}
-    optimized = optimize(Plan(outputs, training.names), without)
+    loop_plan = Plan(outputs, training.names)
+    optimized = optimize(loop_plan, without)
     best = list(optimized.plan.outputs.values())
     updates = {s: n for s, n in zip(iterate.states, best[2:], strict=True) if isinstance(s, State)}
     index, *beside = rows.indexes or (None,)
@@ -171,6 +174,7 @@ def plan_training(
     return Planned(
         loop, (*simplified.steps, *optimized.steps), {Frequency.ONCE: 1, Frequency.STEP: total}, Machine(),
         optimized.alternatives, optimized.notes,
+        ((bound_plan.keep(["loss"]), simplified.steps), (loop_plan, optimized.steps)),
     )  # fmt: skip
 
 

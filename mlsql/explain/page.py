@@ -1,0 +1,3 @@
+"""page"""
+from __future__ import annotations
+def page(views): return "<html>\n"
