@@ -18,7 +18,7 @@ from ..types import UNIT, RowSet
 from .clock import Clock
 from .device import Array
 from .load import leaf_arrays, to_arrow
-from .run import Executable, executable, leaves, resized
+from .run import Executable, executable, leaves, moved
 from .vocabulary import Lookup
 
 CHUNK_ROWS = 2048  # the rows of one of DuckDB's vectors
@@ -50,18 +50,16 @@ class Predictor:
         self.fillings = {n.name: a for n, a in parameters.items() if isinstance(n, Parameter)}
         self.may_be_null = [all(leaf.takes_null for leaf in group) for group in inputs]
         self.types = [n.type for n in plan.outputs.values()]
-        outputs = list(plan.outputs.values())
-        self.outputs, self.part = resized(outputs, rows, CHUNK_ROWS) if rows != UNIT else (outputs, UNIT)
-        self.plan_names, self.clock = plan.names, clock
-        if clock is not None:
-            clock.plans.append((f"up to {CHUNK_ROWS} rows at a time", Plan(dict(zip(self.names, self.outputs, strict=True)), plan.names)))
+        self.part = RowSet(rows.name, CHUNK_ROWS) if rows != UNIT else UNIT
+        self.plan = plan.replaced(moved(list(plan.outputs.values()), rows, self.part))
+        self.outputs, self.clock = list(self.plan.outputs.values()), clock
         self.local = threading.local()
 
     def executable(self) -> Executable:
         """This thread's code and arena."""
         if not hasattr(self.local, "executable"):
             varying = leaves(self.outputs)
-            self.local.executable = executable(self.outputs, self.clock, names=self.plan_names, varying=varying)
+            self.local.executable = executable(self.outputs, self.clock, names=self.plan.names, varying=varying)
         return self.local.executable  # type: ignore[no-any-return]
 
     def __call__(self, *columns: pa.Array | pa.ChunkedArray) -> dict[str, pa.Array]:

@@ -13,7 +13,7 @@ from ..errors import Error, NotSupportedError, Place, ProgrammingError, listed, 
 from ..executor.catalog import StoredVersion
 from ..executor.dataset import by_source, leaf_sql, lookups, match, quoted, sql_type
 from ..executor.per_group import GroupPredictor
-from ..executor.predict import Predictor
+from ..executor.predict import CHUNK_ROWS, Predictor
 from ..executor.results import Rows
 from ..executor.vocabulary import typed
 from ..optimizer.stages import optimize
@@ -313,6 +313,8 @@ def predictor(
         session.null_prediction,
         session.clock,
     )
+    if session.clock is not None:
+        session.clock.plans.append((f"model {model.name}: up to {CHUNK_ROWS} rows at a time", one.plan))
     return one if groups is None else predictor_of_groups(one, plan, model, groups, arrays)
 
 

@@ -123,7 +123,7 @@ def computed(
         return Predicted(0, nodes, empty, {}, read.keys, classes)
     plan = optimize(Plan(with_flags(fitted, nodes), fitted.names), session.without).plan
     if session.clock is not None:
-        session.clock.plans.append(("all rows at once", plan))
+        session.clock.plans.append((f"model {model.name}: all rows at once", plan))
     values = evaluate_over(plan, read, parameter_arrays(fitted, version), session.clock)
     there = {n: values[FLAG + n] for n in nodes if FLAG + n in values}
     return Predicted(fitted.rows.rows or 1, nodes, values, there, read.keys, classes)

@@ -86,7 +86,8 @@ def measured_views(
         seconds = time.perf_counter() - start
     lines = tuple(line for row in rows for line in str(row[-1]).rstrip().split("\n"))
     views = clock_views(clock, seconds)
-    views[-1] = replace(views[-1], below=(Lines("DuckDB's plan, in which each model is a function", lines),))
+    if isinstance(statement, SelectSql):  # the plan of EVALUATE is that of its metrics
+        views[-1] = replace(views[-1], below=(Lines("DuckDB's plan, in which each model is a function", lines),))
     return views, seconds
 
 

@@ -60,9 +60,8 @@ def worth(rules: Collection[str], without: float | None, with_all: float | None,
     if without is None or not with_all:
         return f"{named}: what it is worth can be told once sizes are known"
     ratio = without / with_all
-    verdict = "no difference" if 0.995 < ratio < 1.005 else f"{max(ratio, 1 / ratio):.3g} times as "
-    verdict += "" if verdict == "no difference" else ("slow" if ratio > 1 else "fast")
-    return f"{named}: {what} {duration(without)}; with all rules: {duration(with_all)} ({verdict} without)"
+    verdict = "no difference" if 0.995 < ratio < 1.005 else f"{ratio:.3g} times as long"
+    return f"{named}: {what} {duration(without)}; with all rules: {duration(with_all)} ({verdict})"
 
 
 def noted(view: PlanView, note: str) -> PlanView:
