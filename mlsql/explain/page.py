@@ -1,3 +1,99 @@
-"""page"""
+"""EXPLAIN (FORMAT html): one file that needs no network, in which one steps through what the optimizer did.
+
+The file is ``page.html`` with the plans as data in it; everything that moves is the script in that file.
+"""
+
 from __future__ import annotations
-def page(views): return "<html>\n"
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+from .units import duration, number
+from .view import PlanView, TraceView
+
+PLACE = '"the plans"'  # where the template wants its data
+
+
+def page(views: Sequence[PlanView]) -> str:
+    """The page for some plans."""
+    template = files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+    return template.replace(PLACE, script_json([plan_data(v) for v in views]), 1)
+
+
+def script_json(value: Any) -> str:
+    """JSON that may stand in a script: no tag can begin or end in it."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for letter in "<>&\u2028\u2029":
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return text
+
+
+def plan_data(view: PlanView) -> dict[str, Any]:
+    """What the script needs to know of one plan."""
+    from .formats import plain
+
+    return {
+        "title": view.title,
+        "facts": facts(view),
+        "notes": view.notes,
+        "lines": [plain(part) for part in (*view.above, *view.below)],
+        "steps": [plain(s) | {"cost_before": cost(s.cost_before), "cost_after": cost(s.cost_after),
+                              "costs": [plain(s.cost_before), plain(s.cost_after)]} for s in view.steps],
+        "alternatives": [
+            plain(a) | {"seconds": duration(a.seconds), "chosen_seconds": duration(a.chosen_seconds)}
+            for a in view.alternatives
+        ],
+        **trace_data(view.trace, view.whole),
+    }  # fmt: skip
+
+
+def facts(view: PlanView) -> list[list[str]]:
+    """The whole plan in figures."""
+    found = [["estimated", duration(view.seconds)]] if view.seconds is not None else []
+    if view.actual_seconds is not None:
+        found.append(["measured", duration(view.actual_seconds)])
+    if view.arena_bytes is not None:
+        found.append(["arena", f"{number(view.arena_bytes)} bytes"])
+    return [*found, *([name, value] for name, value in view.machine)]
+
+
+def cost(seconds: float | None) -> str:
+    """A cost for people."""
+    return "" if seconds is None else duration(seconds)
+
+
+def trace_data(trace: TraceView | None, whole: float) -> dict[str, Any]:
+    """The graphs, their boxes with figures for people."""
+    if trace is None:
+        return {"nodes": [], "starts": [], "changes": [], "local": False}
+    nodes = []
+    for n in trace.nodes:
+        size = n.type if n.rows is None else f"{number(n.rows or None)} × {n.type}"
+        size += f" · {duration(n.seconds)}" if n.seconds else ""
+        figures = [["rows", number(n.rows or None) if n.rows is not None else "none: one value"], ["type", n.type],
+                   ["runs", f"{n.frequency}, {number(n.runs)}×"], ["flops", number(n.flops)],
+                   ["bytes", number(n.bytes)], ["estimate", duration(n.seconds or None)], ["runs in", n.place]]  # fmt: skip
+        if n.actual is not None:
+            figures += [["actual", duration(n.actual.seconds / n.actual.runs)], ["measured runs", number(n.actual.runs)]]
+        nodes.append(
+            {
+                "name": n.name,
+                "text": n.text,
+                "operator": n.operator,
+                "kind": n.kind,
+                "size": size,
+                "once": n.frequency == "once",
+                "terms": [n.database, n.network, n.doc],
+                "figures": [f for f in figures if f[1]],
+                "quiet": n.quiet,
+            }
+        )
+    return {
+        "nodes": nodes,
+        "starts": [[i, dataclasses.astuple(c)] for i, c in trace.starts],
+        "changes": [dataclasses.astuple(c) for c in trace.changes],
+        "local": trace.is_local,
+    }

@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from ..executor.check import difference, differences
-from ..optimizer.cost import Machine, total
-from ..optimizer.frequency import SINGLE, Runs
+from ..optimizer.cost import Machine, seconds
+from ..optimizer.frequency import SINGLE, Runs, frequencies
 from ..optimizer.rule import ALWAYS_ON, RULES, Alternative, Step
 from ..optimizer.stages import run_stage
 from ..planner.node import Node, walk
 from ..planner.plan import Plan
+from .around import apart, cut
 from .formula import formula
 from .view import AlternativeView, StepView
 
@@ -22,13 +23,25 @@ DEPTH = 3  # of the formulas of a step
 def step_views(
     steps: Sequence[Step], names: Mapping[Node, str], machine: Machine, runs: Runs = SINGLE
 ) -> list[StepView]:
-    """A view a step. What has no cost of the whole run has that of both sides, each a plan by itself."""
-    return [step_view(i, s, names, machine, runs) for i, s in enumerate(steps, 1)]
+    """A view a step. What has no cost of the whole run has that of the operators that go and of those that come."""
+    often = frequencies([n for s in steps for n in (s.before, s.after) if n is not None])
+
+    def cost(nodes: Iterable[Node]) -> float:
+        return sum(seconds(n, machine) * runs[often[n]] for n in nodes)
+
+    def costs(s: Step) -> tuple[float | None, float | None]:
+        if s.cost_before is not None or s.after is s.before:  # equal parts are one part: nothing changes
+            return s.cost_before, s.cost_after
+        gone, come = apart(s.before, () if s.after is None else (s.after,))
+        return cost(gone), cost(come)
+
+    return [step_view(i, s, names, *costs(s)) for i, s in enumerate(steps, 1)]
 
 
-def step_view(i: int, s: Step, names: Mapping[Node, str], machine: Machine, runs: Runs) -> StepView:
+def step_view(
+    i: int, s: Step, names: Mapping[Node, str], cost_before: float | None, cost_after: float | None
+) -> StepView:
     """One step."""
-    after = () if s.after is None else (s.after,)
     return StepView(
         number=i,
         stage=s.stage,
@@ -36,8 +49,8 @@ def step_view(i: int, s: Step, names: Mapping[Node, str], machine: Machine, runs
         law=s.rule.law,
         before=formula(s.before, names, DEPTH),
         after="" if s.after is None else formula(s.after, names, DEPTH),
-        cost_before=total([s.before], machine, runs) if s.cost_before is None else s.cost_before,
-        cost_after=total(after, machine, runs) if s.cost_after is None else s.cost_after,
+        cost_before=cost_before,
+        cost_after=cost_after,
         why=s.rule.why,
         difference=None if s.after is None else largest_difference(s.before, s.after),
     )
@@ -50,6 +63,9 @@ def alternative_view(a: Alternative) -> AlternativeView:
 
 def largest_difference(before: Node, after: Node) -> float:
     """The largest relative difference of both sides of a step on random rows."""
+    if before is after:
+        return 0.0
+    before, after = cut(before, after)
     expanded = run_stage("expand", Plan({"before": before, "after": after}), [])
     return difference(expanded.outputs["before"], expanded.outputs["after"])
 

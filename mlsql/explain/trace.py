@@ -6,12 +6,13 @@ operators as before, so they keep their number here; only what the step put in p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..optimizer.rule import Step
 from ..planner.node import Node, rebuilt, walk
 from ..planner.plan import Plan
+from .around import around
 
 MOST_WORK = 300_000  # nodes looked at in all steps together: beyond, steps are shown without the plan around them
 
@@ -63,11 +64,12 @@ def trace(phases: Sequence[Phase]) -> Trace:
 
 
 def local_trace(steps: Sequence[Step]) -> Trace:
-    """Both sides of every step, each step by itself."""
+    """Both sides of every step and a little of what they stand on, each step by itself."""
     starts: dict[int, Change] = {}
     changes: list[Change] = []
     numbers = Numbers()
     for i, step in enumerate(steps):
+        numbers.part = around(step.before, step.before if step.after is None else step.after)
         starts[i] = numbers.renewed([step.before])
         changes.append(numbers.applied([step.before], step)[1])
     return Trace(starts, tuple(changes), is_local=True)
@@ -80,6 +82,7 @@ class Numbers:
         self.number: dict[Node, int] = {}
         self.graph: dict[int, tuple[Node, Inputs]] = {}
         self.next = 0
+        self.part: Collection[Node] | None = None  # the nodes to be shown; None: all
 
     def renewed(self, outputs: Sequence[Node]) -> Change:
         """A graph that has nothing to do with the one before it."""
@@ -88,8 +91,11 @@ class Numbers:
 
     def applied(self, outputs: Sequence[Node], step: Step) -> tuple[list[Node], Change]:
         """The outputs after a step, and what changed."""
-        if step.after is None:
-            return list(outputs), self.compared(outputs, step.before, None)
+        if step.after is None:  # an output that nobody asked for, or a column that only such outputs read
+            kept = [n for n in outputs if n is not step.before]
+            place = self.number.get(step.before)
+            change = self.compared(kept, None, None)
+            return kept, Change(change.set, change.gone, place, None)
         if step.after is step.before:
             return list(outputs), self.compared(outputs, step.before, step.after)
         new = rebuilt(outputs, {step.before: step.after})
@@ -108,7 +114,8 @@ class Numbers:
             if node not in self.number:
                 self.number[node] = self.next
                 self.next += 1
-            graph[self.number[node]] = (node, tuple(self.number[n] for n in node.inputs))
+            if self.part is None or node in self.part:
+                graph[self.number[node]] = (node, tuple(self.number[n] for n in node.inputs))
         fresh = {i: entry for i, entry in graph.items() if i not in self.graph or self.graph[i][1] != entry[1]}
         gone = tuple(i for i in self.graph if i not in graph)
         self.graph = graph

@@ -6,6 +6,7 @@ Text, JSON, Mermaid, DOT and the page are functions of a PlanView; none of them 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 ONCE, FORWARD, BACKWARD, UPDATE = "once", "forward", "backward", "update"  # when an operator of training runs
@@ -78,7 +79,8 @@ class Root:
 
 @dataclass(frozen=True)
 class StepView:
-    """One rewriting. Costs are estimated seconds: of the whole run, or, for a rule that always helps, of both sides."""
+    """One rewriting. Costs are estimated seconds of the whole run; for a rule that always helps, of all runs of the
+    operators that go, and of those that come."""
 
     number: int
     stage: str
@@ -188,7 +190,7 @@ class PlanView:
     notes: tuple[str, ...] = ()
     trace: TraceView | None = None
 
-    @property
+    @cached_property
     def whole(self) -> float:
         """The time that shares refer to: that of all operators, measured if it was."""
         actual = [o.actual.seconds for o in self.operators if o.actual is not None]

@@ -174,7 +174,7 @@ def plan_training(
     return Planned(
         loop, (*simplified.steps, *optimized.steps), {Frequency.ONCE: 1, Frequency.STEP: total}, Machine(),
         optimized.alternatives, optimized.notes,
-        ((bound_plan.keep(["loss"]), simplified.steps), (loop_plan, optimized.steps)),
+        ((bound_plan, simplified.steps), (loop_plan, optimized.steps)),
     )  # fmt: skip
 
 
