@@ -7,7 +7,7 @@ other code has no trace of it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..planner.node import Node, substitute
@@ -69,9 +69,9 @@ class Clock:
         self.timed.append(timed)
         return {"begin": timed.begin, "clock": timed.clock}
 
-    def hoisted(self, fixed: dict[Column, Node]) -> None:
+    def hoisted(self, fixed: Mapping[Column, Node]) -> None:
         """Operators over these columns are to be known by what the columns stand for."""
-        self.fixed.update(fixed)
+        self.fixed |= dict(fixed.items())
 
     def measured(self) -> dict[Node, Measured]:
         """The sums by operator, over all programs and threads."""

@@ -88,7 +88,8 @@ COMPILED = {
     "table_kernels": "add_scaled_rows put_rows find_first add_to_first copy_first",
 }
 
-ELSEWHERE = {"matmul": "BLAS", "erf": "SciPy", **{name: "Numba" for listed in COMPILED.values() for name in listed.split()}}
+ELSEWHERE = {name: "Numba" for listed in COMPILED.values() for name in listed.split()}
+ELSEWHERE |= {"matmul": "BLAS", "erf": "SciPy"}
 
 
 def library(functions: Iterable[str]) -> str:

@@ -61,8 +61,7 @@ def mermaid(views: Sequence[PlanView], side: str) -> str:
     lines = ["flowchart BT"]
     for p, view in enumerate(views):
         lines.append(f'  subgraph p{p}["{mermaid_text(view.title)}"]')
-        for o in view.operators:
-            lines.append(f'    p{p}n{o.id}["{"<br/>".join(map(mermaid_text, captions(o)))}"]')
+        lines += [f'    p{p}n{o.id}["{"<br/>".join(map(mermaid_text, captions(o)))}"]' for o in view.operators]
         lines += [f"    p{p}n{i} --> p{p}n{o.id}" for o in view.operators for i in o.inputs]
         for r, root in enumerate(view.roots):
             lines += [f'    p{p}r{r}(["{mermaid_text(root.label)}"])', f"    p{p}n{root.operator} --> p{p}r{r}"]
@@ -85,7 +84,10 @@ def dot(views: Sequence[PlanView], side: str) -> str:
         lines += [f"    p{p}n{o.id} [label={quoted(*captions(o))}];" for o in view.operators]
         lines += [f"    p{p}n{i} -> p{p}n{o.id};" for o in view.operators for i in o.inputs]
         for r, root in enumerate(view.roots):
-            lines += [f"    p{p}r{r} [label={quoted(root.label)}, shape=oval];", f"    p{p}n{root.operator} -> p{p}r{r};"]
+            lines += [
+                f"    p{p}r{r} [label={quoted(root.label)}, shape=oval];",
+                f"    p{p}n{root.operator} -> p{p}r{r};",
+            ]
         lines.append("  }")
     return "\n".join([*lines, "}"])
 

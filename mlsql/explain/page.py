@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import Any
 
 from .units import duration, number
-from .view import PlanView, TraceView
+from .view import GraphNode, PlanView, TraceView
 
 PLACE = '"the plans"'  # where the template wants its data
 
@@ -46,7 +46,7 @@ def plan_data(view: PlanView) -> dict[str, Any]:
             plain(a) | {"seconds": duration(a.seconds), "chosen_seconds": duration(a.chosen_seconds)}
             for a in view.alternatives
         ],
-        **trace_data(view.trace, view.whole),
+        **trace_data(view.trace),
     }  # fmt: skip
 
 
@@ -65,35 +65,40 @@ def cost(seconds: float | None) -> str:
     return "" if seconds is None else duration(seconds)
 
 
-def trace_data(trace: TraceView | None, whole: float) -> dict[str, Any]:
+def trace_data(trace: TraceView | None) -> dict[str, Any]:
     """The graphs, their boxes with figures for people."""
     if trace is None:
         return {"nodes": [], "starts": [], "changes": [], "local": False}
-    nodes = []
-    for n in trace.nodes:
-        size = n.type if n.rows is None else f"{number(n.rows or None)} × {n.type}"
-        size += f" · {duration(n.seconds)}" if n.seconds else ""
-        figures = [["rows", number(n.rows or None) if n.rows is not None else "none: one value"], ["type", n.type],
-                   ["runs", f"{n.frequency}, {number(n.runs)}×"], ["flops", number(n.flops)],
-                   ["bytes", number(n.bytes)], ["estimate", duration(n.seconds or None)], ["runs in", n.place]]  # fmt: skip
-        if n.actual is not None:
-            figures += [["actual", duration(n.actual.seconds / n.actual.runs)], ["measured runs", number(n.actual.runs)]]
-        nodes.append(
-            {
-                "name": n.name,
-                "text": n.text,
-                "operator": n.operator,
-                "kind": n.kind,
-                "size": size,
-                "once": n.frequency == "once",
-                "terms": [n.database, n.network, n.doc],
-                "figures": [f for f in figures if f[1]],
-                "quiet": n.quiet,
-            }
-        )
     return {
-        "nodes": nodes,
+        "nodes": [node_data(n) for n in trace.nodes],
         "starts": [[i, dataclasses.astuple(c)] for i, c in trace.starts],
         "changes": [dataclasses.astuple(c) for c in trace.changes],
         "local": trace.is_local,
+    }
+
+
+def node_data(n: GraphNode) -> dict[str, Any]:
+    """A box, and the figures that are shown of it."""
+    size = n.type if n.rows is None else f"{number(n.rows or None)} × {n.type}"
+    figures = {
+        "rows": "one value" if n.rows is None else number(n.rows or None),
+        "type": n.type,
+        "runs": f"{n.frequency}, {number(n.runs)}×",
+        "flops": number(n.flops),
+        "bytes": number(n.bytes),
+        "estimate": duration(n.seconds or None),
+        "runs in": n.place,
+    }
+    if n.actual is not None:
+        figures["measured"] = f"{duration(n.actual.seconds / n.actual.runs)}, {number(n.actual.runs)}×"
+    return {
+        "name": n.name,
+        "text": n.text,
+        "operator": n.operator,
+        "kind": n.kind,
+        "size": f"{size} · {duration(n.seconds)}" if n.seconds else size,
+        "once": n.frequency == "once",
+        "terms": [n.database, n.network, n.doc],
+        "figures": [f for f in figures.items() if f[1]],
+        "quiet": n.quiet,
     }

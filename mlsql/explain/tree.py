@@ -149,9 +149,7 @@ def table(lines: Sequence[Line], view: PlanView, columns: Sequence[Column]) -> l
 def aligned(text: str, row: Sequence[str], widths: Sequence[int], columns: Sequence[Column], width: int) -> str:
     """One line: the tree cut to its width, then the cells."""
     cut = text if len(text) <= width else f"{text[: width - 1]}…"
-    cells = [
-        cell.rjust(w) if c.is_number else cell.ljust(w) for cell, w, c in zip(row, widths, columns, strict=True)
-    ]
+    cells = [cell.rjust(w) if c.is_number else cell.ljust(w) for cell, w, c in zip(row, widths, columns, strict=True)]
     return "  ".join([cut.ljust(width), *cells]).rstrip()
 
 

@@ -115,7 +115,7 @@ class AlternativeView:
 
 @dataclass(frozen=True)
 class GraphNode:
-    """A node of a plan on its way, as a box and as what is said of it. A quiet one is drawn only if a step is about it."""
+    """A node of a plan on its way: a box, and what is said of it. A quiet one is drawn only if a step is about it."""
 
     name: str
     text: str
@@ -138,7 +138,7 @@ class GraphNode:
 
 @dataclass(frozen=True)
 class GraphChange:
-    """What a step does to the graph. ``set`` has places that are new or have other inputs: place, node, inputs' places."""
+    """What a step does to the graph. ``set`` has places that are new or read others: place, node, inputs' places."""
 
     set: tuple[tuple[int, int, tuple[int, ...]], ...]
     gone: tuple[int, ...]

@@ -1,7 +1,7 @@
 """EXPLAIN ANALYZE: the statement is run with a clock behind every operator.
 
-As in PostgreSQL it really runs: TRAIN stores its version. The time of compiling kernels is not counted, so a step is run
-before the clock starts.
+As in PostgreSQL it really runs: TRAIN stores its version. A step is run before the clock starts, since the time of
+compiling kernels is not that of running them.
 """
 
 from __future__ import annotations
@@ -39,9 +39,7 @@ def analyze_train(session: Session, statement: Train, options: Options) -> PlanV
     return noted(view, worth(options.without, view.actual_seconds, best.actual_seconds, "measured"))
 
 
-def trained_view(
-    session: Session, statement: Train, prepared: Prepared, options: Options, *, keep: bool
-) -> PlanView:
+def trained_view(session: Session, statement: Train, prepared: Prepared, options: Options, *, keep: bool) -> PlanView:
     """Run a prepared training and show what each operator took; with ``keep`` the result becomes a version."""
     trainer_of(prepared).run(Limits(steps=1))
     clock = Clock()
@@ -54,7 +52,8 @@ def trained_view(
     view = train_view(statement, prepared.model, prepared.settings, prepared.planned, measured)
     history = train_history(prepared.model, prepared.planned, lambda without: prepared.plan(without=without))
     view = replace(view, actual_seconds=outcome.seconds)
-    view = noted(view, f"ran {outcome.steps} steps over {outcome.rows} rows; stopped because of {outcome.stopped_because}")
+    ended = f"{outcome.steps} steps over {outcome.rows} rows; stopped because of {outcome.stopped_because}"
+    view = noted(view, ended)
     return with_history(view, history, options, measured)
 
 
@@ -64,6 +63,7 @@ def analyze_forward(session: Session, statement: Explain, options: Options) -> S
     if isinstance(inner, CreateModel):
         hint = "EXPLAIN CREATE MODEL shows its plan"
         raise NotSupportedError("CREATE MODEL runs nothing that could be measured", place=statement.place, hint=hint)
+    assert isinstance(inner, (SelectSql, Evaluate))
     views, seconds = measured_views(session, inner, options.without)
     if options.without:
         _, best = measured_views(session, inner, ())

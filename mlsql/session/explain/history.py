@@ -1,4 +1,4 @@
-"""How a plan came about, beside its view: steps with numeric checks, the graph after each, what leaving rules out costs."""
+"""How a plan came about: its steps with numeric checks, the graph after each, what it costs to leave rules out."""
 
 from __future__ import annotations
 

@@ -56,7 +56,9 @@ def read_options(statement: Explain) -> Options:
     without = read_rules(given.get("WITHOUT"))
     if statement.analyze and side != "PHYSICAL":
         raise ProgrammingError(
-            f"ANALYZE shows the plan that ran, not {side}", place=given[side].place, hint=f"EXPLAIN ({side}) without ANALYZE"
+            f"ANALYZE shows the plan that ran, not {side}",
+            place=given[side].place,
+            hint=f"EXPLAIN ({side}) without ANALYZE",
         )
     return Options(side, format, without, statement.analyze)
 

@@ -88,9 +88,7 @@ def planning(session: Session, statement: Train) -> Planning:
     return Planning(model, settings, plan)
 
 
-def planning_relations(
-    session: Session, statement: Train, definition: CreateModel, settings: Settings
-) -> Planning:
+def planning_relations(session: Session, statement: Train, definition: CreateModel, settings: Settings) -> Planning:
     """The same for a model over several relations, whose keys are read and joined for it."""
     warm = None if statement.from_scratch else session.models.version(statement.model)
     model, read = read_training(session, statement, definition, warm)
