@@ -79,7 +79,6 @@ class Described:
     ) -> None:
         """Make the operator of a node."""
         database, network = KINDS[node.kind]
-        unit, known = node.type.rows == UNIT, sizes_known(node)
         self.operators[node] = Operator(
             id=len(self.operators),
             name=name,
@@ -90,13 +89,14 @@ class Described:
             network=network,
             doc=summary(node),
             inputs=tuple(dict.fromkeys(i for n in node.inputs for i in self.reached(n))),
-            rows=None if unit else node.type.rows.rows or 0,
+            has_rows=node.type.rows != UNIT,
+            rows=None if node.type.rows == UNIT else node.type.rows.rows,
             type=f"{node.type.element}{shape_text(node.type.shape)}",
             when=self.when.get(node, ""),
             runs=self.runs[often[node]],
             flops=node.flops(),
             bytes=node.bytes(),
-            seconds=seconds(node, self.machine) if known else None,
+            seconds=seconds(node, self.machine) if sizes_known(node) else None,
             place=place(node, numbers),
             actual=None if self.measured is None else actual(node, self.measured.get(node)),
         )
@@ -167,7 +167,8 @@ def graph_node(node: Node, described: Described, often: Frequency, numbers: Coll
         database=database,
         network=network,
         doc=summary(node),
-        rows=None if node.type.rows == UNIT else node.type.rows.rows or 0,
+        has_rows=node.type.rows != UNIT,
+        rows=None if node.type.rows == UNIT else node.type.rows.rows,
         type=f"{node.type.element}{shape_text(node.type.shape)}",
         frequency=str(often),
         runs=runs,

@@ -100,7 +100,7 @@ def quoted(*lines: str) -> str:
 
 def captions(o: Operator) -> list[str]:
     """What a box says: the operator, its size, its time."""
-    size = o.type if o.rows is None else f"{number(o.rows or None)} × {o.type}"
+    size = f"{number(o.rows)} × {o.type}" if o.has_rows else o.type
     return [o.text, " · ".join(filter(None, [size, o.when, o.place, duration(o.seconds or None)]))]
 
 

@@ -79,9 +79,9 @@ def trace_data(trace: TraceView | None) -> dict[str, Any]:
 
 def node_data(n: GraphNode) -> dict[str, Any]:
     """A box, and the figures that are shown of it."""
-    size = n.type if n.rows is None else f"{number(n.rows or None)} × {n.type}"
+    size = f"{number(n.rows)} × {n.type}" if n.has_rows else n.type
     figures = {
-        "rows": "one value" if n.rows is None else number(n.rows or None),
+        "rows": number(n.rows) if n.has_rows else "one value",
         "type": n.type,
         "runs": f"{n.frequency}, {number(n.runs)}×",
         "flops": number(n.flops),

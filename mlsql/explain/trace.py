@@ -16,7 +16,7 @@ from .around import around
 
 MOST_WORK = 300_000  # nodes looked at in all steps together: beyond, steps are shown without the plan around them
 
-Phase = tuple[Plan, Sequence[Step]]
+Phase = tuple[Plan, Sequence[Step], Plan]  # where it starts, what happens, where it ends
 Inputs = tuple[int, ...]
 
 
@@ -48,18 +48,22 @@ class Trace:
 
 def trace(phases: Sequence[Phase]) -> Trace:
     """Replay the steps of some phases."""
-    work = sum(len(steps) * sum(1 for _ in plan.nodes()) for plan, steps in phases)
+    work = sum(len(steps) * sum(1 for _ in plan.nodes()) for plan, steps, _ in phases)
     if work > MOST_WORK:
-        return local_trace([s for _, steps in phases for s in steps])
+        return local_trace([s for _, steps, _ in phases for s in steps])
     starts: dict[int, Change] = {}
     changes: list[Change] = []
     numbers = Numbers()
-    for plan, steps in phases:
+    for plan, steps, end in phases:
         outputs = list(plan.outputs.values())
         starts[len(changes)] = numbers.renewed(outputs)
         for step in steps:
             outputs, change = numbers.applied(outputs, step)
             changes.append(change)
+        if steps:  # in the end there is the plan that really came out, with the nodes that are really there
+            last, rest = changes[-1], numbers.compared(list(end.outputs.values()), None, None)
+            gone = tuple(dict.fromkeys((*last.gone, *rest.gone)))
+            changes[-1] = Change({**last.set, **rest.set, **numbers.stale()}, gone, last.before, last.after)
     return Trace(starts, tuple(changes), is_local=False)
 
 
@@ -82,6 +86,7 @@ class Numbers:
         self.number: dict[Node, int] = {}
         self.graph: dict[int, tuple[Node, Inputs]] = {}
         self.next = 0
+        self.told: dict[int, Node] = {}  # the node of each place that a change has named last
         self.part: Collection[Node] | None = None  # the nodes to be shown; None: all
 
     def renewed(self, outputs: Sequence[Node]) -> Change:
@@ -107,6 +112,10 @@ class Numbers:
         change = self.compared(roots, step.before, step.after)
         return roots, Change(change.set, change.gone, before, change.after)
 
+    def stale(self) -> dict[int, tuple[Node, Inputs]]:
+        """The places whose node is another by now, though it reads the same places."""
+        return {i: entry for i, entry in self.graph.items() if self.told[i] is not entry[0]}
+
     def compared(self, outputs: Sequence[Node], before: Node | None, after: Node | None) -> Change:
         """What the graph of these outputs has that the last one had not, and the other way round."""
         graph: dict[int, tuple[Node, Inputs]] = {}
@@ -117,6 +126,7 @@ class Numbers:
             if self.part is None or node in self.part:
                 graph[self.number[node]] = (node, tuple(self.number[n] for n in node.inputs))
         fresh = {i: entry for i, entry in graph.items() if i not in self.graph or self.graph[i][1] != entry[1]}
+        self.told |= {i: node for i, (node, _) in fresh.items()}
         gone = tuple(i for i in self.graph if i not in graph)
         self.graph = graph
         place: Callable[[Node | None], int | None] = lambda n: None if n is None else self.number.get(n)  # noqa: E731

@@ -28,9 +28,9 @@ class Column:
 
 def rows_text(o: Operator) -> str:
     """How many rows: nothing for a value that belongs to no row; with an arrow, how many there really were."""
-    if o.rows is None:
+    if not o.has_rows:
         return ""
-    expected = number(o.rows or None)
+    expected = number(o.rows)
     real = expected if o.actual is None else number(o.actual.rows)
     return expected if real == expected else f"{expected} → {real}"
 

@@ -40,7 +40,8 @@ class Operator:
     network: str  # what machine learning calls it
     doc: str
     inputs: tuple[int, ...]
-    rows: int | None
+    has_rows: bool  # whether there is one value a row, not one in all
+    rows: int | None  # how many, if that is known
     type: str
     when: str
     runs: float
@@ -53,7 +54,8 @@ class Operator:
     @property
     def text(self) -> str:
         """The line of a tree: a leaf is what it is, an operator is its name and its formula."""
-        return self.formula if self.formula == self.name else f"{self.name} = {self.formula}"
+        said = self.formula in (self.name, f"{self.kind} {self.name}")
+        return self.formula if said else f"{self.name} = {self.formula}"
 
     @property
     def total_seconds(self) -> float | None:
@@ -124,6 +126,7 @@ class GraphNode:
     database: str
     network: str
     doc: str
+    has_rows: bool
     rows: int | None
     type: str
     frequency: str

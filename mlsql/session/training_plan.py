@@ -112,7 +112,7 @@ class Planned:
     """The plan of a training run and how it came about: what EXPLAIN shows.
 
     ``runs`` says how many steps the run is expected to take, ``machine`` what the estimates were made for. ``phases``
-    are the plans that were optimized, each with its steps: the loss as bound, and the loop with its gradient.
+    are the plans that were optimized, each with its steps and what it became: the loss as bound, and the loop.
     """
 
     loop: LoopPlan
@@ -121,7 +121,7 @@ class Planned:
     machine: Machine
     alternatives: tuple[Alternative, ...] = ()
     notes: tuple[str, ...] = ()
-    phases: tuple[tuple[Plan, tuple[Step, ...]], ...] = ()
+    phases: tuple[tuple[Plan, tuple[Step, ...], Plan], ...] = ()
 
 
 def plan_training(
@@ -174,7 +174,10 @@ def plan_training(
     return Planned(
         loop, (*simplified.steps, *optimized.steps), {Frequency.ONCE: 1, Frequency.STEP: total}, Machine(),
         optimized.alternatives, optimized.notes,
-        ((bound_plan, simplified.steps), (loop_plan, optimized.steps)),
+        (
+            (bound_plan, simplified.steps, simplified.plan),
+            (loop_plan, optimized.steps, optimized.plan),
+        ),
     )  # fmt: skip
 
 

@@ -96,7 +96,7 @@ def forward_view(applied: Applied, optimized: Optimized, machine: Machine) -> Pl
 def forward_history(applied: Applied, optimized: Optimized, machine: Machine) -> History:
     """How a forward plan came about."""
     return History(
-        [(applied.logical, optimized.steps)],
+        [(applied.logical, optimized.steps, optimized.plan)],
         {**optimized.plan.names, **applied.logical.names},
         machine,
         list(optimized.plan.outputs.values()),

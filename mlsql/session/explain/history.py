@@ -9,14 +9,13 @@ from ...errors import listed
 from ...executor.clock import Measured
 from ...explain.build import Described, trace_view
 from ...explain.steps import step_views, with_plan_differences
-from ...explain.trace import trace
+from ...explain.trace import Phase, trace
 from ...explain.units import duration
 from ...explain.view import PlanView
 from ...optimizer.cost import Machine
 from ...optimizer.frequency import SINGLE, Runs
 from ...optimizer.rule import Step
 from ...planner.node import Node
-from ...planner.plan import Plan
 from .options import Options
 
 MOST_CHECKED = 400  # nodes of a plan that is made and run anew without each of its rules
@@ -26,7 +25,7 @@ MOST_CHECKED = 400  # nodes of a plan that is made and run anew without each of 
 class History:
     """How a plan came about. ``outputs`` are what it gives; ``without`` gives the same, planned without a rule."""
 
-    phases: Sequence[tuple[Plan, Sequence[Step]]]
+    phases: Sequence[Phase]
     names: Mapping[Node, str]
     machine: Machine
     outputs: Sequence[Node]
@@ -36,7 +35,7 @@ class History:
     @property
     def steps(self) -> list[Step]:
         """The steps of all phases."""
-        return [s for _, steps in self.phases for s in steps]
+        return [s for _, steps, _ in self.phases for s in steps]
 
 
 def with_history(

@@ -157,7 +157,9 @@ def parts_of_step(loop: LoopPlan) -> dict[Node, str]:
     update = update_nodes(loop, forward)
 
     def part(node: Node) -> str:
-        if often[node] is Frequency.ONCE or isinstance(node, State):
+        if isinstance(node, State):
+            return ""  # what a step hands to the next
+        if often[node] is Frequency.ONCE:
             return ONCE
         return FORWARD if node in forward else UPDATE if node in update else BACKWARD
 
