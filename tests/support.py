@@ -11,7 +11,9 @@ import numpy as np
 from mlsql.autodiff.gradient import gradients
 from mlsql.executor.device import namespace
 from mlsql.executor.run import Executable, evaluate, executable, leaves
+from mlsql.optimizer.frequency import Frequency
 from mlsql.optimizer.rule import RULES
+from mlsql.optimizer.search import Goal
 from mlsql.optimizer.stages import Optimized, optimize, simplify
 from mlsql.parser import parse
 from mlsql.planner.binder import bind_model
@@ -39,6 +41,7 @@ from mlsql.types import DOUBLE, FLOAT, UNIT, RowSet, Symbol
 
 Array = Any
 TABLE = RowSet("table", 7)
+MANY_STEPS = Goal(runs={Frequency.ONCE: 1, Frequency.STEP: 1e6})  # so that what can be computed once, is
 ALL_BUT_EXPAND = tuple(r.name for r in RULES.values() if r.stage != "expand")
 
 
@@ -123,8 +126,8 @@ def with_gradients(plan: Plan, without: Collection[str] = ()) -> Optimized:
     simple = simplify(plan, without)
     loss = simple.plan.outputs["loss"]
     outputs = {"loss": loss, **{f"by {p.name}": g for p, g in zip(sources, gradients(loss, sources), strict=True)}}
-    best = optimize(Plan(outputs, simple.plan.names), without)
-    return Optimized(best.plan, (*simple.steps, *best.steps))
+    best = optimize(Plan(outputs, simple.plan.names), without, goal=MANY_STEPS)
+    return Optimized(best.plan, (*simple.steps, *best.steps), best.alternatives)
 
 
 # -- arrays ------------------------------------------------------------------------------------------------------------
@@ -316,7 +319,11 @@ def measure(node: Node, arrays: Mapping[Node, Array]) -> Meter:
     names |= {name: metered(names[name], folds, meter) for name, folds in COMPILED_FOLDS.items()}
     loops = {"add_scaled_rows": 2, "put_rows": 0, "find_first": 0, "add_to_first": 1, "copy_first": 0}
     names |= {name: compiled(name, operations) for name, operations in loops.items()}
-    names |= {"einsum": einsum, "where": where, "empty": lambda *a: counted(np.empty(*a), meter)}
+
+    def moment(spec: str, x: Array, y: Array, out: Array) -> None:
+        einsum(spec, counted(x.astype(float), meter), counted(y.astype(float), meter), out)
+
+    names |= {"einsum": einsum, "moment": moment, "where": where, "empty": lambda *a: counted(np.empty(*a), meter)}
     exec(compile(program.source, "<counted>", "exec"), names)
     rows = row_sets([output])
     arena = program.allocate(names["empty"])

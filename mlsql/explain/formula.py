@@ -11,7 +11,6 @@ from ..planner.ops import (
     And,
     Column,
     Constant,
-    Contract,
     Count,
     Counter,
     Divide,
@@ -31,7 +30,7 @@ from ..planner.ops import (
     State,
     Subtract,
 )
-from ..planner.ops.contract import as_matrix_product
+from ..planner.ops.contract import Contraction, as_matrix_product
 
 INFIX: Mapping[type[Node], tuple[str, int]] = {
     Or: ("OR", 1),
@@ -76,7 +75,7 @@ def applied(node: Node, inputs: list[tuple[str, int]]) -> tuple[str, int]:
         left = f"({left})" if left_level < level else left
         right = f"({right})" if right_level <= level else right
         return f"{left} {sign} {right}", level
-    if isinstance(node, Contract) and (product := matrix_product(node, inputs)) is not None:
+    if isinstance(node, Contraction) and (product := matrix_product(node, inputs)) is not None:
         return product, INFIX[Multiply][1]
     if isinstance(node, Negate):
         [(text, level)] = inputs
@@ -84,7 +83,7 @@ def applied(node: Node, inputs: list[tuple[str, int]]) -> tuple[str, int]:
     return f"{node.operator_name()}({', '.join([*(text for text, _ in inputs), *details(node)])})", TIGHTEST
 
 
-def matrix_product(node: Contract, inputs: list[tuple[str, int]]) -> str | None:
+def matrix_product(node: Contraction, inputs: list[tuple[str, int]]) -> str | None:
     """A contraction as ``a @ b``, with ``ᵀ`` where an operand is transposed; None if it is no matrix product."""
     product = as_matrix_product(node.spec)
     if product is None:
