@@ -197,6 +197,15 @@ class Catalog:
         sql = f"SELECT {columns} FROM mlsql.{source} WHERE {last} AND {chosen} ORDER BY {order}"
         return self.storage.query(self._qualified(sql), {} if name is None else {"name": name})
 
+    def save_rules(self, rules: pa.Table) -> None:
+        """Keep the optimizer's rules as the relation ``mlsql.rules``; nothing is written if they are there."""
+        with registered(self.storage, "mlsql_rules_now", rules):
+            self._run("CREATE TABLE IF NOT EXISTS mlsql.rules AS SELECT * FROM mlsql_rules_now LIMIT 0")
+            new, old = "SELECT * FROM mlsql_rules_now", "SELECT * FROM mlsql.rules"
+            changed = self._run(f"({new} EXCEPT {old}) UNION ALL ({old} EXCEPT {new})")
+            if changed:
+                self._run(f"CREATE OR REPLACE TABLE mlsql.rules AS {new}")
+
     # -- versions ------------------------------------------------------------------------------------------------------
 
     def versions(self, name: str) -> list[int]:

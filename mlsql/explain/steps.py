@@ -56,9 +56,18 @@ def step_view(
     )
 
 
-def alternative_view(a: Alternative) -> AlternativeView:
-    """One thing that was considered and lost."""
-    return AlternativeView(a.kind, a.name, a.what, a.seconds, a.chosen_seconds, a.reason)
+def alternative_views(alternatives: Iterable[Alternative], names: Mapping[Node, str]) -> tuple[AlternativeView, ...]:
+    """What was considered and lost; a rewriting is told by what it would have made of what."""
+    return tuple(
+        AlternativeView(a.kind, a.name, what(a, names), a.seconds, a.chosen_seconds, a.reason) for a in alternatives
+    )
+
+
+def what(a: Alternative, names: Mapping[Node, str]) -> str:
+    """The plan that was rejected, in a line."""
+    if a.before is None or a.after is None:
+        return a.what
+    return f"{formula(a.before, names, DEPTH)} → {formula(a.after, names, DEPTH)}"
 
 
 def largest_difference(before: Node, after: Node) -> float:

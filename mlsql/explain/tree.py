@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .units import duration, number, rate, share
+from .units import duration, figures, number, rate, share
 from .view import Lines, Operator, PlanView
 
 WIDTH = 160
@@ -63,7 +63,7 @@ def off(o: Operator, view: PlanView) -> str:
     if o.actual is None or not o.seconds or not o.is_misestimated(view.whole):
         return ""
     ratio = o.actual.seconds / o.actual.runs / o.seconds
-    return f"! ×{ratio:.2g}" if ratio >= 1 else f"! /{1 / ratio:.2g}"
+    return f"! ×{figures(ratio)}" if ratio >= 1 else f"! /{figures(1 / ratio)}"
 
 
 def tree(view: PlanView) -> list[str]:

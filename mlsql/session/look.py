@@ -18,6 +18,7 @@ from .models import sizes_of
 from .per_group import groups_of_version, label_classes
 from .predict import select
 from .rows import table_rows
+from .rules import FIELDS, rules_table
 
 
 @runs(ShowModels)
@@ -40,7 +41,7 @@ def explain_rule(session: Session, statement: ExplainRule) -> Rows:
     if rule is None:
         hint = suggest(str(statement.rule), RULES) or "SHOW RULES lists them"
         raise ProgrammingError(f"there is no rule {statement.rule}", place=statement.rule.place, hint=hint)
-    fields = ("name", "stage", "law", "before", "after", "when", "why", "example")
+    fields = (*FIELDS, "example")
     return table_rows(session, {"part": list(fields), "text": [getattr(rule, f) for f in fields]})
 
 
@@ -56,9 +57,7 @@ def show_layers(session: Session, statement: ShowLayers) -> Rows:
 @runs(ShowRules)
 def show_rules(session: Session, statement: ShowRules) -> Rows:
     """A row a rule of the optimizer."""
-    rules = list(RULES.values())
-    fields = ("name", "stage", "law", "before", "after", "when", "why")
-    return table_rows(session, {f: [getattr(r, f) for r in rules] for f in fields})
+    return session.storage.table_rows(rules_table())
 
 
 @runs(DescribeModel)

@@ -28,6 +28,7 @@ from .core import Session, runs
 from .models import parameter_arrays
 from .per_group import Groups, check_columns, groups_of_version, predictor_of_groups
 from .rows import message_rows
+from .rules import keep_rules
 
 ALL_OUTPUTS = "*"
 SOURCE, OUTPUTS = '"mlsql source"', '"mlsql outputs"'  # names that no column is likely to have
@@ -37,6 +38,7 @@ SOURCE, OUTPUTS = '"mlsql source"', '"mlsql outputs"'  # names that no column is
 def select(session: Session, statement: SelectSql) -> Rows:
     """DuckDB runs the statement, verbatim but for its PREDICT calls."""
     refuse_stored(statement)
+    keep_rules(session, statement.text)
     text = rewritten(session, statement)
     try:
         return session.storage.run(text, statement.values)

@@ -9,7 +9,7 @@ from ...executor.codegen import Program, generate
 from ...executor.predict import CHUNK_ROWS
 from ...executor.run import leaves, moved
 from ...explain.build import Described
-from ...explain.steps import alternative_view
+from ...explain.steps import alternative_views
 from ...explain.units import facts, number
 from ...explain.view import Lines, PlanView
 from ...optimizer.cost import Machine, total
@@ -88,7 +88,7 @@ def forward_view(applied: Applied, optimized: Optimized, machine: Machine) -> Pl
         machine=facts(machine) if known else (),
         above=keys_lines(applied.model),
         below=data_lines(applied.model, list(plan.outputs.values())),
-        alternatives=tuple(alternative_view(a) for a in optimized.alternatives),
+        alternatives=alternative_views(optimized.alternatives, plan.names),
         notes=optimized.notes,
     )
 

@@ -10,7 +10,7 @@ from ...executor.clock import Measured
 from ...executor.results import Rows
 from ...executor.train import LoopPlan
 from ...explain.build import Described
-from ...explain.steps import alternative_view
+from ...explain.steps import alternative_views
 from ...explain.units import facts, number
 from ...explain.view import BACKWARD, FORWARD, ONCE, UPDATE, PlanView
 from ...optimizer.cost import total
@@ -126,7 +126,7 @@ def train_view(
         arena_bytes=program.arena_bytes,
         above=keys_lines(model),
         below=data_lines(model, everything),
-        alternatives=tuple(alternative_view(a) for a in planned.alternatives),
+        alternatives=alternative_views(planned.alternatives, {**loop.names, **model.names}),
         notes=(work(everything, program.arena_bytes), *planned.notes),
     )
 
