@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..planner.node import Node
-from .cost import Machine, is_free, seconds
+from .cost import Machine, seconds
 from .frequency import Frequency, Runs
 from .memo import Member, Memo
 
@@ -40,7 +40,7 @@ class Choice:
         self.memo, self.machine, self.runs, self.memory = memo, machine, runs, memory
         self.of: dict[int, Member] = {}
         self.refs: dict[int, int] = {}
-        self.time, self.held = 0.0, 0
+        self.time = 0.0
         self.cost_before = 0.0
         self.journal: Trial | None = None
         self.new: list[int] = []  # groups that came into use since the last ``improve_new``
@@ -64,8 +64,23 @@ class Choice:
     @property
     def cost(self) -> float:
         """The time of the plan in a whole run; much more if it does not fit into memory."""
-        over = 0 if self.memory is None else max(0, self.held - self.memory)
+        over = 0 if self.memory is None else max(0, self.held() - self.memory)
         return self.time + (DEAREST + DEAR * over if over else 0)
+
+    def held(self) -> int:
+        """The bytes of values that are computed before the loop and read in it."""
+        groups, found = self.memo.groups, dict[int, int]()
+        for g, member in self.of.items():
+            if groups[g].often == Frequency.STEP:
+                found |= {i: self.bytes_of(i) for i in self.reads[member.node] if groups[i].often == Frequency.ONCE}
+        return sum(found.values())
+
+    def bytes_of(self, number: int) -> int:
+        """The bytes of a value, 0 for a leaf; a view has those of what it looks at."""
+        node = self.of[number].node
+        if node.is_view:
+            return sum(map(self.bytes_of, self.reads[node]))
+        return node.nbytes if node.inputs else 0
 
     def exceeds(self, cost: float) -> bool:
         """Whether a cost is that of a plan that does not fit."""
@@ -95,7 +110,7 @@ class Choice:
     @contextlib.contextmanager
     def trial(self) -> Iterator[Trial]:
         """Changes inside are undone at the end, unless they are kept. Trials do not nest."""
-        time, held, self.new = self.time, self.held, []
+        time, self.new = self.time, []
         self.journal = Trial()
         try:
             yield self.journal
@@ -106,7 +121,7 @@ class Choice:
                         table.pop(key, None)
                     else:
                         table[key] = old
-                self.time, self.held = time, held
+                self.time = time
             self.journal = None
 
     def put(self, table: dict[int, Any], key: int, value: Any) -> None:
@@ -123,18 +138,15 @@ class Choice:
         old = self.of[number]
         for g in self.reads[member.node]:
             self.acquire(g, plainly)
-        self.count(number, old, -1)
+        self.count(old, -1)
         self.put(self.of, number, member)
-        self.count(number, member, 1)
+        self.count(member, 1)
         for g in self.reads[old.node]:
             self.release(g)
 
-    def count(self, number: int, member: Member, sign: int) -> None:
+    def count(self, member: Member, sign: int) -> None:
         """Add what an expression costs, or take it off."""
         self.time += sign * self.own[member.node]
-        node = member.node
-        if self.memo.groups[number].often == Frequency.ONCE and node.inputs and not is_free(node):
-            self.held += sign * node.nbytes
 
     def acquire(self, number: int, plainly: bool = False) -> None:
         """One more reader of a group; the first one brings it into use, and what it reads."""
@@ -145,7 +157,7 @@ class Choice:
             if self.refs[g] == 1:
                 member = self.memo.groups[g].members[0] if plainly else self.best[g][1]
                 self.put(self.of, g, member)
-                self.count(g, member, 1)
+                self.count(member, 1)
                 self.new.append(g)
                 stack += self.reads[member.node]
 
@@ -158,7 +170,7 @@ class Choice:
                 self.put(self.refs, g, self.refs[g] - 1)
                 continue
             member = self.of[g]
-            self.count(g, member, -1)
+            self.count(member, -1)
             self.put(self.refs, g, None)
             self.put(self.of, g, None)
             stack += self.reads[member.node]

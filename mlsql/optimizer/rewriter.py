@@ -1,4 +1,4 @@
-"""The rules of a stage, ready to be applied to nodes."""
+"""Rules, ready to be applied to nodes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ Users = Callable[[], Mapping[Node, Sequence[Node]]]
 
 
 class Rewriter:
-    """The rules of a stage by operator, but for those that stay off.
+    """The rules of some stages by operator, but for those that stay off.
 
     A plan is rewritten to a fixpoint with ``first``; a memo asks for ``all`` that can be made of an expression.
     """
 
-    def __init__(self, stage: str, without: Collection[str] = ()) -> None:
+    def __init__(self, *stages: str, without: Collection[str] = ()) -> None:
         self.by_operator: dict[type[Node], list[Rule]] = {}
         for r in RULES.values():
-            if r.stage == stage and r.name not in without:
+            if r.stage in stages and r.name not in without:
                 for operator in r.on:
                     self.by_operator.setdefault(operator, []).append(r)
 

@@ -17,6 +17,7 @@ from .search import Goal, search
 STAGES = (
     ("prune", "what nobody asked for goes first: no other stage should spend time on it"),
     ("simplify", "rules that always help, to a fixpoint: what they remove, no later stage has to look at"),
+    ("hoist", "what is fixed is computed before batches and joins read it; the search below may think better of it"),
     ("explore", "laws that pay only sometimes, searched for the cheapest plan; of simple plans there are fewer"),
     ("simplify", "what the cheapest plan brings together"),
     ("expand", "composite operators into the ones that have kernels, so that softmax and its loss share their parts"),
@@ -24,6 +25,7 @@ STAGES = (
     ("share", "last, when nothing changes any more: which results several operators read"),
 )
 
+TOGETHER = {"hoist": ("simplify", "hoist")}  # what hoisting brings together is simplified at once
 MAX_PASSES = 50
 
 
@@ -48,8 +50,8 @@ def optimize(
 
 
 def simplify(plan: Plan, without: Collection[str] = (), wanted: Collection[str] | None = None) -> Optimized:
-    """The first two stages: before a plan is differentiated, so that its gradient is that of the stable form."""
-    return run(plan, ["prune", "simplify"], without, wanted)
+    """The first stages: before a plan is differentiated, so that its gradient is that of the stable form."""
+    return run(plan, ["prune", "simplify", "hoist"], without, wanted)
 
 
 def run(
@@ -69,7 +71,9 @@ def run(
         elif stage == "share":
             plan = share(plan, steps)
         elif stage == "explore":
-            found = search(plan, goal or Goal(), Rewriter("explore", without), Rewriter("simplify", without))
+            found = search(
+                plan, goal or Goal(), Rewriter("explore", without=without), Rewriter("simplify", without=without)
+            )
             plan, alternatives, notes = found.plan, found.alternatives, found.notes
             steps += found.steps
         else:
@@ -79,13 +83,13 @@ def run(
 
 def run_stage(stage: str, plan: Plan, steps: list[Step], without: Collection[str] = ()) -> Plan:
     """Apply the rules of one stage, from the leaves up, until none applies anywhere."""
-    rules = Rewriter(stage, without)
+    rules = Rewriter(*TOGETHER.get(stage, (stage,)), without=without)
 
     def change(node: Node, users: Users) -> Node:
         found = rules.first(node, users)
         if found is None:
             return node
-        steps.append(Step(stage, found[0], node, found[1]))
+        steps.append(Step(found[0].stage, found[0], node, found[1]))
         return found[1]
 
     for _ in range(MAX_PASSES):

@@ -27,15 +27,18 @@ from ...planner.ops import (
     Reshape,
     Segment,
     Subtract,
+    Sum,
     Take,
     broadcast,
     cast,
+    contract,
     like,
 )
 from ...planner.ops.contract import ROW
 from ...types import DOUBLE, UNIT
 from ..frequency import is_learned
 from ..rule import rule
+from .chains import LETTERS
 from .indexing import apart, split_product
 from .joins import ROW_WISE
 
@@ -100,6 +103,27 @@ def apply_before_join(node: Node) -> Node | None:
     if count(below) < count(node) or (not is_learned(below) and is_learned(index)):
         return Take(below, index)
     return None
+
+
+@rule(
+    Take,
+    stage="explore",
+    law="take(f(x), i) = f(take(x, i)) for an f of one row",
+    before="take(f(x), i)",
+    after="f(take(x, i))",
+    when="nothing that learns reaches f(x), and i, of fewer rows, changes in each step",
+    why="f(x) need not be kept: recomputing it for the rows of a step takes no memory, and less time if few are read",
+    example="CREATE MODEL m INPUT (x FLOAT) PARAMETERS (w FLOAT) AS SELECT EXP(x) * w AS z MINIMIZE AVG(z * z)",
+)
+def recompute_taken(node: Node) -> Node | None:
+    assert isinstance(node, Take)
+    f, index = node.x, node.index
+    if not isinstance(f, BELOW) or not f.inputs or f.type.rows == UNIT or count(index) >= count(f):
+        return None
+    if is_learned(f) or not is_learned(index):
+        return None
+    new = f.with_inputs(n if n.type.rows == UNIT else Take(n, index) for n in f.inputs)
+    return new if new.type == node.type else None
 
 
 @rule(
@@ -276,5 +300,28 @@ def transpose_aggregate(node: Node) -> Node | None:
             back = GroupJoin(other, operand.group, operand.source, operand.x.type.rows, operand.weight)
             pair: Sequence[Node] = (operand.x, back) if position == 0 else (back, operand.x)
             new = node.with_inputs(pair)
+            return new if new.type == node.type else None
+    return None
+
+
+@rule(
+    Sum,
+    stage="explore",
+    law="SUM(segment(take(x, i), j)) = ⟨segment(take(1, j), i), x⟩",
+    before="sum(group_join(x, i, j, w)) over rows",
+    after="contract(group_join(1, j, i, w), x)",
+    when="only rows are summed, and the weights are fixed",
+    why="how often each row is read is known: nothing goes along the edges",
+    example=PROJECTED,
+)
+def sum_of_aggregate(node: Node) -> Node | None:
+    match node:
+        case Sum(GroupJoin() as joined, True, ()) if joined.x.type.rows != UNIT and joined.rows != UNIT:
+            if joined.weight is not None and is_learned(joined.weight):
+                return None
+            ones = broadcast(like(1, joined), joined.type.with_(shape=()))
+            times = GroupJoin(ones, joined.group, joined.source, joined.x.type.rows, joined.weight)
+            entry = LETTERS[: joined.type.rank]
+            new = contract(f"r,r{entry}->{entry}", times, joined.x)
             return new if new.type == node.type else None
     return None

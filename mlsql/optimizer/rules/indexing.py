@@ -59,6 +59,7 @@ def place_into(node: Node) -> Node | None:
     Cast,
     Reshape,
     Concat,
+    stage="hoist",
     law="f(take(x, i)) = take(f(x), i) for an f of one row",
     before="f(take(x, i), take(y, i))",
     after="take(f(x, y), i)",
