@@ -6,13 +6,14 @@ compiling kernels is not that of running them.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 
 from ...errors import NotSupportedError
 from ...executor.clock import Clock
-from ...executor.train import Limits
+from ...executor.train import Diverged, Limits
 from ...explain.build import Described
 from ...explain.units import facts
 from ...explain.view import Lines, PlanView
@@ -41,7 +42,8 @@ def analyze_train(session: Session, statement: Train, options: Options) -> PlanV
 
 def trained_view(session: Session, statement: Train, prepared: Prepared, options: Options, *, keep: bool) -> PlanView:
     """Run a prepared training and show what each operator took; with ``keep`` the result becomes a version."""
-    trainer_of(prepared).run(Limits(steps=1))
+    with contextlib.suppress(Diverged):  # if the first step does, the run itself tells
+        trainer_of(prepared).run(Limits(steps=1))
     clock = Clock()
     if keep:
         outcome = run(session, statement, prepared, clock)
