@@ -18,7 +18,7 @@ from ..types import UNIT, RowSet
 from .clock import Clock
 from .device import Array
 from .load import leaf_arrays, to_arrow
-from .run import Executable, executable, leaves, moved
+from .run import Executable, executable, leaves
 from .vocabulary import Lookup
 
 CHUNK_ROWS = 2048  # the rows of one of DuckDB's vectors
@@ -51,7 +51,7 @@ class Predictor:
         self.may_be_null = [all(leaf.takes_null for leaf in group) for group in inputs]
         self.types = [n.type for n in plan.outputs.values()]
         self.part = RowSet(rows.name, CHUNK_ROWS) if rows != UNIT else UNIT
-        self.plan = plan.replaced(moved(list(plan.outputs.values()), rows, self.part))
+        self.plan = plan.over({} if rows == UNIT else {rows: self.part}, {})
         self.outputs, self.clock = list(self.plan.outputs.values()), clock
         self.local = threading.local()
 

@@ -7,7 +7,7 @@ leave the loss and the gradients as they were.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from ..planner.node import Node
 
@@ -18,6 +18,7 @@ Rewrite = Callable[..., Node | None]
 class Rule:
     """One rule of the optimizer.
 
+    ``databases`` and ``learning`` are the names by which either field knows it, for a reader who comes from there.
     ``apply`` gives the node that replaces its argument, or None where the rule does not apply. It is asked only about
     nodes of the operators in ``on``. With ``with_readers`` it also gets the nodes that read each node of the plan; an
     output of the plan is among its own readers.
@@ -30,6 +31,8 @@ class Rule:
     after: str
     when: str
     why: str
+    databases: str
+    learning: str
     example: str
     on: tuple[type[Node], ...]
     apply: Rewrite
@@ -42,6 +45,7 @@ ALWAYS_ON = {  # stages whose rules no plan can do without, and why
     "expand": "its operators have no kernels of their own",
     "share": "equal parts of a plan are one object from the start",
 }
+TEXTS = tuple(f.name for f in fields(Rule) if f.type == "str")  # what a rule says of itself, in the order of reading
 
 
 def rule(
@@ -50,6 +54,8 @@ def rule(
     before: str,
     after: str,
     why: str,
+    databases: str,
+    learning: str,
     example: str,
     when: str = "always",
     stage: str = "simplify",
@@ -59,7 +65,9 @@ def rule(
 
     def declare(apply: Rewrite) -> Rewrite:
         name = apply.__name__
-        RULES[name] = Rule(name, stage, law, before, after, when, why, example, on, apply, with_readers)
+        RULES[name] = Rule(
+            name, stage, law, before, after, when, why, databases, learning, example, on, apply, with_readers
+        )
         return apply
 
     return declare

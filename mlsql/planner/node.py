@@ -163,8 +163,9 @@ class Node(metaclass=Interned):
         """The same value from simpler operators, or None for an operator that has a kernel."""
         return None
 
-    def with_inputs(self, inputs: Iterable[Node]) -> Node:
-        """This operator over other inputs."""
+    def with_inputs(self, inputs: Iterable[Node], rows: Mapping[RowSet, RowSet] | None = None) -> Node:
+        """This operator over other inputs; ``rows`` says which row sets give way to others."""
+        rows = rows or {}
         rest = iter(inputs)
         values: dict[str, Any] = {}
         for name in field_names(type(self)):
@@ -173,6 +174,10 @@ class Node(metaclass=Interned):
                 value = next(rest)
             elif isinstance(value, tuple) and any(isinstance(v, Node) for v in value):
                 value = tuple(next(rest) if isinstance(v, Node) else v for v in value)
+            elif isinstance(value, RowSet):
+                value = rows.get(value, value)
+            elif isinstance(value, Type) and value.rows in rows:
+                value = value.with_(rows=rows[value.rows])
             values[name] = value
         return type(self)(**values)
 
@@ -261,6 +266,18 @@ def rebuilt(outputs: Iterable[Node], replacement: Mapping[Node, Node]) -> dict[N
         else:
             inputs = tuple(new[n] for n in node.inputs)
             new[node] = node if inputs == node.inputs else node.with_inputs(inputs)
+    return new
+
+
+def over_rows(
+    outputs: Iterable[Node], rows: Mapping[RowSet, RowSet], replacement: Mapping[Node, Node] | None = None
+) -> dict[Node, Node]:
+    """Every node of a plan, and what it becomes over other rows: a row set in ``rows`` gives way to another one
+    wherever it is named, and some nodes are replaced by others."""
+    new: dict[Node, Node] = dict(replacement or {})
+    for node in walk(outputs):
+        if node not in new:
+            new[node] = node.with_inputs([new[n] for n in node.inputs], rows)
     return new
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from ..errors import ProgrammingError, suggest
 from ..executor.results import Rows
-from ..optimizer.rule import RULES
+from ..explain.rulebook import before_and_after
+from ..optimizer.rule import RULES, TEXTS
 from ..parser.statements import DescribeModel, ExplainRule, ShowLayers, ShowModels, ShowRules, ShowTraining
 from ..planner.binder import bind_model
 from ..planner.functions import FUNCTIONS
@@ -18,7 +19,7 @@ from .models import sizes_of
 from .per_group import groups_of_version, label_classes
 from .predict import select
 from .rows import table_rows
-from .rules import FIELDS, rules_table
+from .rules import rules_table
 
 
 @runs(ShowModels)
@@ -41,8 +42,9 @@ def explain_rule(session: Session, statement: ExplainRule) -> Rows:
     if rule is None:
         hint = suggest(str(statement.rule), RULES) or "SHOW RULES lists them"
         raise ProgrammingError(f"there is no rule {statement.rule}", place=statement.rule.place, hint=hint)
-    fields = (*FIELDS, "example")
-    return table_rows(session, {"part": list(fields), "text": [getattr(rule, f) for f in fields]})
+    before, after = before_and_after(rule) or ("", "")
+    parts = {**{name: getattr(rule, name) for name in TEXTS}, "example before": before, "example after": after}
+    return table_rows(session, {"part": list(parts), "text": list(parts.values())})
 
 
 @runs(ShowLayers)

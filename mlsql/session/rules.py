@@ -9,10 +9,10 @@ import re
 
 import pyarrow as pa
 
-from ..optimizer.rule import RULES
+from ..optimizer.rule import RULES, TEXTS
 from .core import Session
 
-FIELDS = ("name", "stage", "law", "before", "after", "when", "why")
+FIELDS = [name for name in TEXTS if name != "example"]
 MENTIONED = re.compile(r'\bmlsql"?\s*\.\s*"?rules\b', re.IGNORECASE)
 
 

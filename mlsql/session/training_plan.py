@@ -23,7 +23,7 @@ from ..planner.binder import bind_model
 from ..planner.expressions import bind_expression
 from ..planner.model import Model
 from ..planner.node import Node, walk
-from ..planner.ops import Column, Count, Counter, Index, State, one
+from ..planner.ops import Column, Counter, Index, State, one
 from ..planner.plan import Plan
 from ..planner.restrict import Restriction
 from ..types import BOOLEAN, UNIT, RowSet, TypeProblem
@@ -220,7 +220,7 @@ def over_batches(
     """The plan of the loss over the rows of a batch, and the row sets that grow with it."""
     if model.skeleton is None:
         batch = table if index is None else index.rows
-        return plan.replaced({Count(model.rows): Count(batch), **batch_leaves(model, plan, table, index)}), {}
+        return plan.over({model.rows: batch}, batch_leaves(model, plan, table, index)), {}
     if index is None:
         return plan, {}
     seed = settings.seed

@@ -75,6 +75,8 @@ def is_looked_up(node: Node) -> bool:
     after="contract(x, W[:n]) + contract(take(y, i), W[n:])",
     when="a part is looked up in a table with fewer rows",
     why="a linear layer over joined columns is a sum of layers, one a table; alone it costs more",
+    databases="join of wide columns split by table",
+    learning="factorised learning: a layer split per source table",
     example=STAR,
 )
 def layer_by_table(node: Node) -> Node | None:
@@ -90,6 +92,8 @@ def layer_by_table(node: Node) -> Node | None:
     after="take(contract(x, W), i)",
     when="x has fewer rows than are taken of it; or nothing that learns reaches f(x), and i changes in each step",
     why="f runs once a row of the table and is looked up; of what is frozen it runs once in all, not once an epoch",
+    databases="projection below a join; expensive expressions run once a distinct row",
+    learning="caching frozen features; factorised forward pass",
     example=STAR,
 )
 def apply_before_join(node: Node) -> Node | None:
@@ -113,6 +117,8 @@ def apply_before_join(node: Node) -> Node | None:
     after="f(take(x, i))",
     when="nothing that learns reaches f(x), and i, of fewer rows, changes in each step",
     why="f(x) need not be kept: recomputing it for the rows of a step takes no memory, and less time if few are read",
+    databases="selection pushdown; buffer or re-read",
+    learning="rematerialization: recomputing instead of storing",
     example="CREATE MODEL m INPUT (x FLOAT) PARAMETERS (w FLOAT) AS SELECT EXP(x) * w AS z MINIMIZE AVG(z * z)",
 )
 def recompute_taken(node: Node) -> Node | None:
@@ -135,6 +141,8 @@ def recompute_taken(node: Node) -> Node | None:
     after="contract(x, segment(g, i))",
     when="x has fewer rows than are taken of it",
     why="the gradient is grouped by the key first: then the product runs over the rows of the table",
+    databases="eager aggregation: GROUP BY below a join",
+    learning="factorised gradient: scatter-add, then the product",
     example=STAR,
 )
 def group_before_product(node: Node) -> Node | None:
@@ -162,6 +170,8 @@ def group_before_product(node: Node) -> Node | None:
     after="concat(contract(x, g), contract(take(y, i), g))",
     when="a part is looked up in a table with fewer rows",
     why="the gradient of a layer over joined columns comes from each table by itself",
+    databases="aggregate pushed to each side of a join",
+    learning="gradient of a concatenation, one part at a time",
     example=STAR,
 )
 def gradient_by_table(node: Node) -> Node | None:
@@ -204,6 +214,8 @@ def over(node: Node, x: Node) -> Node:
     after="group_join(x, i, j, w) W",
     when="all rows share W",
     why="A (X W) = (A X) W: what is narrower goes along the edges",
+    databases="eager aggregation",
+    learning="A(XW) as (AX)W in a graph network",
     example=LAYERS,
 )
 def aggregate_before_product(node: Node) -> Node | None:
@@ -227,6 +239,8 @@ def aggregate_before_product(node: Node) -> Node | None:
     after="group_join(x W, i, j, w)",
     when="all rows share W",
     why="(A X) W = A (X W): what is narrower goes along the edges",
+    databases="lazy aggregation: projection below GROUP BY",
+    learning="(AX)W as A(XW) in a graph network",
     example=LAYERS,
 )
 def aggregate_after_product(node: Node) -> Node | None:
@@ -252,6 +266,8 @@ def aggregate_after_product(node: Node) -> Node | None:
     after="group_join(x W, i, j, w) + group_join(1, i, j, w) b",
     when="one of the terms is a product or the same for all rows",
     why="the product goes on to the other side of the group-by; the sums of the weights are computed once",
+    databases="aggregates distribute over sums",
+    learning="message passing of a layer with a bias",
     example=PROJECTED,
 )
 def aggregate_of_sum(node: Node) -> Node | None:
@@ -287,6 +303,8 @@ def of_rank(node: Node, rank: int) -> Node:
     after="contract(x, group_join(g, j, i, w))",
     when="always: a group-by over a join is a sparse matrix, and (A X)ᵀ G = Xᵀ (Aᵀ G)",
     why="the gradient of the weights reads what is narrower, and need not keep what went along the edges",
+    databases="join order: the same join from its other side",
+    learning="(AX)ᵀG = Xᵀ(AᵀG)",
     example=LAYERS,
 )
 def transpose_aggregate(node: Node) -> Node | None:
@@ -312,6 +330,8 @@ def transpose_aggregate(node: Node) -> Node | None:
     after="contract(group_join(1, j, i, w), x)",
     when="only rows are summed, and the weights are fixed",
     why="how often each row is read is known: nothing goes along the edges",
+    databases="COUNT in place of a join",
+    learning="bias gradient by node degrees",
     example=PROJECTED,
 )
 def sum_of_aggregate(node: Node) -> Node | None:

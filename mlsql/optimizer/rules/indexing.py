@@ -41,6 +41,8 @@ CROSS_ENTROPY = (
     before="x - place(g, k)",
     after="x with g taken off at k",
     why="one number a row is touched instead of a row of zeros being filled and added",
+    databases="in-place update",
+    learning="scatter update; softmax minus one-hot",
     example=CROSS_ENTROPY,
 )
 def place_into(node: Node) -> Node | None:
@@ -66,6 +68,8 @@ def place_into(node: Node) -> Node | None:
     when="no parameter reaches x and y, and f makes a row no larger",
     why="f runs once over the table instead of in every epoch, and a batch is one gather: columns joined into a "
     "vector become one matrix",
+    databases="late materialization; projection below a join, kept as a materialized view",
+    learning="preprocessing once per data set in place of once per batch",
     example="CREATE MODEL m INPUT (x FLOAT, y FLOAT) PARAMETERS (w FLOAT[2]) AS SELECT DOT([x / 10, y], w) AS z "
     "MINIMIZE AVG(z * z)",
 )
@@ -100,6 +104,8 @@ def is_one_hot(node: Node) -> bool:
     when="W has no rows of its own",
     why="a product with a vector that is 1 in one place is a look-up: neither the vector nor the product is computed, "
     "and the gradient touches the rows that were looked up",
+    databases="join in place of a wide column",
+    learning="embedding lookup",
     example="CREATE MODEL m INPUT (k INTEGER) AS SELECT LINEAR(ONE_HOT(k, 4), 3) AS z MINIMIZE AVG(SUM_OF(z * z))",
 )
 def one_hot_is_take(node: Node) -> Node | None:
@@ -123,6 +129,8 @@ def one_hot_is_take(node: Node) -> Node | None:
     after="contract(x, W[:n]) + contract(onehot(k), W[n:])",
     when="a part is a one-hot vector",
     why="the one-hot part becomes a look-up; the dense parts beside each other stay one matrix",
+    databases="factorised join: a sum of products split by its columns",
+    learning="a layer over a concatenation as a sum of layers; wide and embedding parts apart",
     example="CREATE MODEL m INPUT (x FLOAT[2], k INTEGER) AS SELECT LINEAR(CONCAT(x, ONE_HOT(k, 4)), 3) AS z "
     "MINIMIZE AVG(SUM_OF(z * z))",
 )

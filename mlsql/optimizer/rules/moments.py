@@ -93,6 +93,8 @@ def is_linear_model(node: Node) -> bool:
     after="moment(X, Xw - y), which the laws of moments take apart",
     when="X is fixed, and the other operand is affine in what is learned",
     why="the rows are read once, for moments in 64 bits, instead of in every step",
+    databases="pre-aggregation: sums of products of columns",
+    learning="sufficient statistics of a linear model",
     example=LEAST_SQUARES,
 )
 def contract_is_moment(node: Node) -> Node | None:
@@ -114,6 +116,8 @@ def contract_is_moment(node: Node) -> Node | None:
     after="moment(Xw - y, Xw - y)",
     when="what is summed is a product of affine values, or an affine value",
     why="the loss of least squares needs no rows either, once their moments are known",
+    databases="aggregate rewriting: SUM(a * b) as an aggregate of its own",
+    learning="sum of squares as an inner product",
     example=LEAST_SQUARES,
 )
 def sum_is_moment(node: Node) -> Node | None:
@@ -200,6 +204,8 @@ def renamed(spec: str) -> str:
     after="moment(X, Xw) - moment(X, y)",
     when="a parameter reaches a or b",
     why="alone it costs more; the moment of what is fixed is computed once, and the other one can go on to a product",
+    databases="aggregates distribute over sums",
+    learning="linearity of the inner product; half of the normal equations",
     example=LEAST_SQUARES,
 )
 def moment_of_sum(node: Node) -> Node | None:
@@ -237,6 +243,8 @@ def fitted(part: Node, whole: Node) -> Node | None:
     after="2 * moment(X, Xw - y)",
     when="c is the same for all rows",
     why="the product is with the sum instead of with every row",
+    databases="constants move out of aggregates",
+    learning="scaling after the reduction",
     example=LEAST_SQUARES,
 )
 def moment_of_multiple(node: Node) -> Node | None:
@@ -266,6 +274,8 @@ def number(node: Node) -> Node:
     after="moment(X, Xw)",
     when="the reshape adds or drops axes of size 1",
     why="the moment reads the product itself, to which it can be associated",
+    databases="none: a projection that changes no value",
+    learning="squeeze",
     example=LEAST_SQUARES,
 )
 def moment_of_reshape(node: Node) -> Node | None:
@@ -304,6 +314,8 @@ def squeezed(shape: Shape) -> Shape:
     after="moment(X, X) w",
     when="the rows of y are fixed and W is the same for all of them",
     why="XᵀX is computed once; each step multiplies a small matrix instead of all rows",
+    databases="materialized view: the aggregate is kept, the rows are not",
+    learning="Gram matrix: Xᵀ(Xw) = (XᵀX)w",
     example=LEAST_SQUARES,
 )
 def moment_of_product(node: Node) -> Node | None:
@@ -349,6 +361,8 @@ def rename_to(product: Contract, side: Side) -> dict[int, str]:
     after="reshape(contract(X, g))",
     when="the reshape adds or drops axes of size 1",
     why="the contraction reads what is reshaped, and other laws see it",
+    databases="none: a projection that changes no value",
+    learning="squeeze",
     example=LOGISTIC,
 )
 def contract_of_reshape(node: Node) -> Node | None:
@@ -372,6 +386,8 @@ def contract_of_reshape(node: Node) -> Node | None:
     after="c * contract(X, g)",
     when="c is the same for all rows, and the result is smaller than g",
     why="the product is with the sum instead of with every row",
+    databases="constants move out of aggregates",
+    learning="scaling the gradient, not the activations",
     example=LOGISTIC,
 )
 def contract_of_multiple(node: Node) -> Node | None:

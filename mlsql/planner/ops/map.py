@@ -125,6 +125,8 @@ class Power(Map):
     expression: ClassVar[str] = "x ** y"
 
     def partials(self, g: Node) -> tuple[Node | None, ...]:
+        if isinstance(self.y, Constant) and self.y.value == 0:
+            return None, None  # 1 everywhere, at 0 too, where 0 * x ** -1 is none
         by_base = Multiply(g, Multiply(self.y, Power(self.x, Subtract(self.y, like(1, self.y)))))
         if isinstance(self.y, Constant):
             return by_base, None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ...executor.codegen import Program, generate
 from ...executor.predict import CHUNK_ROWS
-from ...executor.run import leaves, moved
+from ...executor.run import leaves
 from ...explain.build import Described
 from ...explain.steps import alternative_views
 from ...explain.units import facts, number
@@ -47,7 +47,7 @@ class Applied:
         if not self.has_rows:
             return plan, "a row"
         part = RowSet(self.model.rows.name, CHUNK_ROWS)
-        return plan.replaced(moved(list(plan.outputs.values()), self.model.rows, part)), f"{CHUNK_ROWS} rows at a time"
+        return plan.over({self.model.rows: part}, {}), f"{CHUNK_ROWS} rows at a time"
 
 
 def applied_models(session: Session, statement: Statement) -> list[Applied]:
