@@ -2,8 +2,8 @@
 
 Each case is one TRAIN. Both sides run in turn in one process, with ``SET mlsql_optimizer`` on and off; ratios are taken
 round by round. ``training`` is what TRAIN reports as its seconds: all that is computed of the rows once, and the steps;
-``statement`` is the whole of it, the reading of the tables included. Off means that no rule runs but those without which
-there is no code: what does not change between steps is still computed once, since that is how the loop is run.
+``statement`` is the whole of it, the reading of the tables included. Off means that only those rules run without
+which there is no code: what does not change between steps is still computed once, since that is how the loop is run.
 
 - *least squares*: gradient descent, 200 steps over 1 M rows of 32 features.
 - *gcn*: two graph convolutions, 128-64-4, of 100,000 nodes and 1 M edges, 10 steps.
