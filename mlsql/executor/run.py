@@ -17,6 +17,7 @@ from ..planner.ops import (
     Index,
     Max,
     Min,
+    Moment,
     Parameter,
     Positions,
     State,
@@ -91,7 +92,7 @@ class Folding:
     stands above them is computed once. A fold that reads another fold needs all rows at once and is given them.
     """
 
-    COMBINE = ((Sum, np.add), (Contract, np.add), (Max, np.maximum), (Min, np.minimum))
+    COMBINE = ((Sum, np.add), (Contract, np.add), (Moment, np.add), (Max, np.maximum), (Min, np.minimum))
 
     def __init__(self, plan: Plan, rows: RowSet, chunk: int = CHUNK_ROWS) -> None:
         nodes = list(plan.outputs.values())

@@ -138,7 +138,7 @@ class SolverTrainer(Trainer):
         self.fixed = self.computed_once(fixed)
         end = 2 + len(updates)
         after = dict(zip(updates, outputs[2:end], strict=True))
-        arguments = [i for i in (self.plan.index,) if i is not None]
+        arguments: list[Node] = [i for i in (self.plan.index,) if i is not None]
         if extra:
             self.product = Executable(generate(outputs[end:], names=self.plan.names, arguments=arguments))
         arguments = [*arguments, self.plan.step]
