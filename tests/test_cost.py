@@ -256,14 +256,6 @@ def test_what_is_not_measured_goes_with_what_it_is_like() -> None:
     assert all(units[a].endswith("/s") == units[b].endswith("/s") for a, b in LIKE.items())
 
 
-def test_a_machine_describes_itself() -> None:
-    assert MACHINE.describe() == "assumed, not measured"
-    made = Machine.measured({"gemm": 2e11, "bandwidth": 3.5e10}, "A Core", 2, "2.4", "2026-01-01 10:00:00")
-    assert made.describe() == (
-        "A Core, 2 cores, matrix products 200 GF/s, memory 35 GB/s, measured 2026-01-01 10:00:00"
-    )
-
-
 # -- measuring ---------------------------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,8 @@ from ..planner.ops import Column, Counter, Index, Parameter, Positions, State
 from ..planner.plan import Plan
 from ..progress import Progress, Standing
 from ..types import UNIT, RowSet, concrete
-from .codegen import generate
+from .clock import Clock
+from .codegen import Program, generate
 from .device import Array
 from .hoist import hoist
 from .run import Executable, Folding, evaluate
@@ -52,12 +53,13 @@ class LoopPlan:
             found[r] = batch_rows * self.multiples.get(r, 1) if r == self.batch or r in self.multiples else r.rows or 1
         return found
 
-    def generated(self) -> tuple[Any, dict[Column, Node]]:
+    def generated(self, timed: bool = False) -> tuple[Program, dict[Column, Node]]:
         """The step's program, and the plans of what is computed once before the loop."""
         outputs, fixed = hoist([self.loss, self.rate, *self.updates.values()])
         updates = dict(zip(self.updates, outputs[2:], strict=True))
         arguments = [self.step] if self.index is None else [self.index, *self.beside, self.step]
-        return generate(outputs[:2], updates=updates, names=self.names, arguments=arguments), fixed
+        program = generate(outputs[:2], updates=updates, names=self.names, arguments=arguments, timed=timed)
+        return program, fixed
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class Trainer:
 
     ``columns`` are the table's columns by name, ``rows`` the rows to train on (None: all), ``initial`` the first
     value of every learnable parameter by name, ``constants`` that of frozen ones by node. ``validate`` gives the
-    loss on other rows for the current parameters.
+    loss on other rows for the current parameters. A ``clock`` takes the time of every operator.
     """
 
     def __init__(
@@ -126,7 +128,9 @@ class Trainer:
         validate: Callable[[Mapping[Node, Array]], float] | None = None,
         progress: Progress | None = None,
         table_rows: int = 1,
+        clock: Clock | None = None,
     ) -> None:
+        self.clock = clock
         self.plan, self.constants = plan, dict(constants)
         self.rows = np.arange(table_rows) if rows is None else rows
         self.table_rows = table_rows
@@ -189,9 +193,11 @@ class Trainer:
 
     def load(self) -> Executable:
         """The step's code, with what is computed once before the loop in place."""
-        program, fixed = self.plan.generated()
+        program, fixed = self.plan.generated(timed=self.clock is not None)
+        if self.clock is not None:
+            self.clock.hoisted(fixed)
         self.fixed = self.computed_once(fixed)
-        return Executable(program)
+        return Executable(program, self.clock)
 
     def computed_once(self, fixed: Mapping[Column, Node]) -> dict[Node, Array]:
         """The values of what no parameter reaches."""
@@ -201,7 +207,7 @@ class Trainer:
         read = [n for n in walk(plan.outputs.values()) if isinstance(n, (Column, Positions, Parameter))]
         leaves: dict[Node, Array] = {n: self.column(n) for n in read}
         row_sets = {r for n in walk(plan.outputs.values()) for r in n.row_sets()}
-        values = evaluate(plan, leaves, self.row_counts(row_sets, self.table_rows))
+        values = evaluate(plan, leaves, self.row_counts(row_sets, self.table_rows), self.clock)
         return {c: values[c.name] for c in fixed}
 
     def column(self, leaf: Node) -> Array:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from ..errors import InternalError, ProgrammingError
 from ..executor.catalog import Catalog
+from ..executor.clock import Clock
 from ..executor.results import Rows
 from ..executor.storage import Storage
 from ..optimizer.machine import Machine
@@ -37,7 +39,8 @@ def runs(statement: type[S]) -> Callable[[Callable[[Session, S], Rows]], Callabl
 class Session:
     """A database that is open, and what this session has set.
 
-    ``progress`` is told how training goes (see ``progress``); None: nobody is.
+    ``progress`` is told how training goes (see ``progress``); None: nobody is. Models that predict are planned without
+    the rules in ``without``, and tell ``clock`` the time of every operator, if there is one.
     """
 
     def __init__(self, path: str = ":memory:", read_only: bool = False, progress: Progress | None = None) -> None:
@@ -46,9 +49,12 @@ class Session:
         self.models = Models(self.catalog)
         self.progress = progress
         self.null_prediction = False
+        self.optimizer = True  # whether plans and queries are rewritten
         self.machine_choice: str | None = None  # SET mlsql_machine; None: what the environment says
         self._machine: Machine | None = None
         self.notices: list[str] = []  # what the last statement wants its user to know
+        self.clock: Clock | None = None
+        self.without: tuple[str, ...] = ()
         self.held: list[str] = []  # tables that the last statement reads under private names
         self.number = next(NUMBERS)  # DuckDB's functions belong to all connections of a database
 
@@ -76,6 +82,15 @@ class Session:
         for name in self.held:
             self.storage.unregister(name)
         self.held = []
+
+    @contextlib.contextmanager
+    def observed(self, clock: Clock, without: Sequence[str]) -> Iterator[None]:
+        """Models predict with a clock, planned without some rules."""
+        self.clock, self.without = clock, tuple(without)
+        try:
+            yield
+        finally:
+            self.clock, self.without = None, ()
 
     def run(self, statement: Statement) -> Rows:
         """Run one statement."""
@@ -106,6 +121,10 @@ class Session:
             choice = self.machine_choice or first_choice()
             self._machine = Machine() if choice == DEFAULT else find_machine(self.catalog)
         return self._machine
+
+    def planning(self) -> dict[str, Any]:
+        """What the planner is told of this session: the machine, and whether rules may make plans better."""
+        return {"machine": self.machine(), "optimizer": self.optimizer}
 
     def forget_machine(self) -> None:
         """Find the machine anew when it is next asked for."""

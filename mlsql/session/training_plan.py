@@ -18,7 +18,7 @@ from ..optimizer.cost import Machine
 from ..optimizer.frequency import Frequency, Runs
 from ..optimizer.rule import Alternative, Step
 from ..optimizer.search import Goal
-from ..optimizer.stages import optimize, simplify
+from ..optimizer.stages import optimize, optional_rules, simplify
 from ..parser.statements import CreateModel, Expression, Train
 from ..planner.binder import bind_model
 from ..planner.expressions import bind_expression
@@ -112,7 +112,8 @@ def until_condition(until: Expression, validates: bool) -> Callable[[Mapping[str
 class Planned:
     """The plan of a training run and how it came about: what EXPLAIN shows.
 
-    ``runs`` says how many steps the run is expected to take, ``machine`` what the estimates were made for.
+    ``runs`` says how many steps the run is expected to take, ``machine`` what the estimates were made for. ``phases``
+    are the plans that were optimized, each with its steps and what it became: the loss as bound, and the loop.
     """
 
     loop: LoopPlan
@@ -122,6 +123,7 @@ class Planned:
     training: Training
     alternatives: tuple[Alternative, ...] = ()
     notes: tuple[str, ...] = ()
+    phases: tuple[tuple[Plan, tuple[Step, ...], Plan], ...] = ()
 
 
 def plan_training(
@@ -134,12 +136,16 @@ def plan_training(
     known: Sequence[Column] = (),
     group_sizes: Sequence[int] | None = None,
     without: Collection[str] = (),
+    machine: Machine,
+    optimizer: bool = True,
 ) -> Planned:
     """The loop over batches: the loss simplified, differentiated, updated, and optimized as one plan.
 
     The columns in ``known`` are 1 in every row that is trained on. With ``group_sizes``, the rows of every group of
-    PER, there is a model for each group. The rules in ``without`` stay off.
+    PER, there is a model for each group. The rules in ``without`` stay off; without ``optimizer`` all do that are not
+    needed to run. The plan is made for a ``machine``.
     """
+    without = without if optimizer else optional_rules()
     assert model.loss is not None
     o = settings.options
     bound_plan = Plan({**model.columns, "loss": model.loss}, model.names).replaced(dict.fromkeys(known, one()))
@@ -163,8 +169,9 @@ def plan_training(
         raise
     iterate = training.iterate
     outputs = {"loss": iterate.loss, "rate": rate, **{str(i): n for i, n in enumerate(iterate.updates)}}
-    goal = Goal(Machine(), {Frequency.ONCE: 1, Frequency.STEP: total})
-    optimized = optimize(Plan(outputs, training.names), without, goal=goal)
+    loop_plan = Plan(outputs, training.names)
+    goal = Goal(machine, {Frequency.ONCE: 1, Frequency.STEP: total})
+    optimized = optimize(loop_plan, without, goal=goal)
     best = list(optimized.plan.outputs.values())
     updates = {s: n for s, n in zip(iterate.states, best[2:], strict=True) if isinstance(s, State)}
     index, *beside = rows.indexes or (None,)
@@ -175,6 +182,10 @@ def plan_training(
     return Planned(
         loop, (*simplified.steps, *optimized.steps), goal.runs, goal.machine, training,
         optimized.alternatives, optimized.notes,
+        (
+            (bound_plan, simplified.steps, simplified.plan),
+            (loop_plan, optimized.steps, optimized.plan),
+        ),
     )  # fmt: skip
 
 
