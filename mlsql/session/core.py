@@ -45,6 +45,7 @@ class Session:
         self.models = Models(self.catalog)
         self.progress = progress
         self.null_prediction = False
+        self.optimizer = True
         self.held: list[str] = []  # tables that the last statement reads under private names
         self.number = next(NUMBERS)  # DuckDB's functions belong to all connections of a database
 

@@ -30,7 +30,9 @@ from .core import Session, runs
 from .create import with_declared_inputs
 from .models import parameter_arrays, sizes_told
 from .per_group import group_sizes
-from .predict import ALL_OUTPUTS, asked_for, rewritten
+from .query.functions import ALL_OUTPUTS
+from .query.lowering import asked_for
+from .query.plan import rewritten
 from .relational_training import read_training, split
 from .rows import lines_rows, table_rows
 from .training_data import (
