@@ -45,7 +45,8 @@ class Session:
         self.models = Models(self.catalog)
         self.progress = progress
         self.null_prediction = False
-        self.optimizer = True
+        self.optimizer = True  # whether queries are rewritten
+        self.scorings: dict[Any, Any] = {}  # plans made for single queries, by what they were made of
         self.held: list[str] = []  # tables that the last statement reads under private names
         self.number = next(NUMBERS)  # DuckDB's functions belong to all connections of a database
 

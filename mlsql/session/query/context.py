@@ -19,6 +19,8 @@ from ...parser import parse
 from ...parser.blocks import Block, Item, Piece, Reference, argument_piece, blocks
 from ...parser.statements import PredictCall, SelectSql
 from ...planner.model import Model
+from ...planner.node import walk
+from ...planner.ops import Column
 from ...types import UNIT
 from ..core import Session
 from ..per_group import groups_of_version
@@ -26,6 +28,7 @@ from .functions import Variant, scored
 from .lowering import Lowering, asked_for, lowered
 
 CALL = 1e-4  # seconds that DuckDB and Python take for each vector of CHUNK_ROWS rows, whatever the model computes
+COLUMN = 1e-5  # for each column that is handed over
 PASS = 2e-9  # seconds that DuckDB takes to hand on one value
 
 # functions that DuckDB does not list among its own, or lists as macros, and that are as good as arithmetic
@@ -155,6 +158,10 @@ class QueryText:
             end = self.text.rindex(".", call.place.start, call.output_place.start)
         return f"{self.edited(edits, Place(self.text, call.place.start, end)).rstrip()}.{quoted(variant.name)}"
 
+    def column(self, call: PredictCall) -> str:
+        """The name that a call gives to a column, quoted."""
+        return quoted(self.lowering.column_name(call))
+
     def is_open(self, call: PredictCall) -> bool:
         """Whether rules may look at a call: of a model that is a function of one row."""
         if call.is_table or self.lowering.is_of_duckdb(call):
@@ -226,6 +233,13 @@ class QueryText:
         values = self.statement.values or {}
         return {k: v for k, v in values.items() if f"${k}" in sql} if isinstance(values, Mapping) else {}
 
+    def has_collations(self) -> bool:
+        """Whether some text may be compared by anything but its characters."""
+        sql = """SELECT current_setting('default_collation') <> '' OR EXISTS (
+        SELECT 1 FROM (SELECT sql FROM duckdb_tables() UNION ALL SELECT sql FROM duckdb_views())
+        WHERE sql ILIKE '%collate%')"""
+        return bool(self.session.storage.rows(sql)[0][0]) or "collate" in self.text.lower()
+
     def owners(self, block: Block) -> dict[str, list[Item]] | None:
         """For each column's name, in lower case, the items of FROM that have it; None if one is not known."""
         found: dict[str, list[Item]] = {}
@@ -274,12 +288,16 @@ class QueryText:
 
     def row_seconds(self, call: PredictCall) -> float:
         """The estimated time of a call for one row, of many that are computed together."""
+        return self.seconds_of(call, self.variant(call))
+
+    def seconds_of(self, call: PredictCall, variant: Variant) -> float:
+        """The same, if the output were computed as a variant says."""
         model, version = self.model(call)
-        variant = self.variant(call)
         plan = scored(self.session, model, version, [variant.output], replace(variant, lenient=False)).plan
         outputs = list(plan.outputs.values())
         outputs, _ = resized(outputs, model.rows, CHUNK_ROWS) if model.rows != UNIT else (outputs, UNIT)
-        return (CALL + total(outputs, Machine())) / CHUNK_ROWS
+        columns = sum(isinstance(n, Column) for n in walk(outputs))
+        return (CALL + columns * COLUMN + total(outputs, Machine())) / CHUNK_ROWS
 
 
 def _cardinalities(plan: Any) -> Iterator[float]:

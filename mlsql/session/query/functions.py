@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
+from ...errors import Error
 from ...executor.catalog import StoredVersion
 from ...executor.dataset import by_source, leaf_sql, lookups, quoted, sql_type
 from ...executor.device import Array
 from ...executor.per_group import GroupPredictor
+from ...executor.load import leaf_arrays
 from ...executor.predict import LenientPredictor, Predictor
+from ...executor.specialize import specialized
 from ...executor.vocabulary import typed
-from ...optimizer.stages import optimize
+from ...optimizer.stages import optimize, simplify
 from ...parser.statements import Name, PredictCall
 from ...planner.model import DataColumn, Model
 from ...planner.node import Node
-from ...planner.ops import Column
+from ...planner.monotone import inside
+from ...planner.ops import Column, Parameter
 from ...planner.plan import Plan
-from ...types import Element, Type
+from ...types import BOOLEAN, UNIT, Element, Type
 from ..core import Session
 from ..models import parameter_arrays
 from ..per_group import Groups, groups_of_version, predictor_of_groups
@@ -73,7 +77,7 @@ def predict_function(
     variant: Variant | None = None,
 ) -> str:
     """The name of the DuckDB function that computes one output of a model, or all of them as a struct."""
-    name = function_name(session, "predict", call.model, version, variant.name if variant else output)
+    name = function_name(session, "predict", call.model, version, output, computing(variant))
     if session.storage.has_function(name):
         return quoted(name)
     wanted = list(model.columns) if output == ALL_OUTPUTS else [output]
@@ -95,7 +99,14 @@ def predict_function(
     return quoted(name)
 
 
-def function_name(session: Session, what: str, model: Name, version: StoredVersion | None, output: str = "") -> str:
+def function_name(
+    session: Session,
+    what: str,
+    model: Name,
+    version: StoredVersion | None,
+    output: str = "",
+    variant: Variant | None = None,
+) -> str:
     """A name that stands for one computation: of this definition, these parameters, this output, in this session.
 
     A model that is dropped, replaced, renamed or rolled back never answers with what another one had learned.
@@ -104,6 +115,7 @@ def function_name(session: Session, what: str, model: Name, version: StoredVersi
         session.models.find(model).definition,
         version and version.digest,
         session.null_prediction,
+        variant,
     )
     digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
     return f"mlsql {what} {model} {output} {digest} {session.number}".lower()
@@ -120,7 +132,51 @@ def scored(
     session: Session, model: Model, version: StoredVersion | None, wanted: Sequence[str], variant: Variant | None = None
 ) -> Scoring:
     """What computes some columns of a model."""
-    return Scoring(forward_plan(model, wanted), model.input_leaves, parameter_arrays(model, version))
+    arrays = parameter_arrays(model, version)
+    if variant is None or not (variant.only_read or variant.inside):
+        return Scoring(forward_plan(model, wanted), model.input_leaves, arrays)
+    key = (model.name, model.columns[variant.output], version and version.digest, variant.fixed, variant.inside, variant.only_read)
+    if key not in session.scorings:
+        plan = Plan(model.columns, model.names).keep(wanted)
+        if variant.inside:
+            plan = Plan({n: inside(node)[0] for n, node in plan.outputs.items()}, plan.names)
+        fixed = fixed_leaves(session, model, version, dict(variant.fixed))
+        assert fixed is not None
+        plan, arrays = specialized(simplify(plan).plan, arrays, fixed, lambda p: optimize(p).plan)
+        plan = optimize(plan).plan
+        leaves = list(model.leaves(plan.outputs.values()).values()) or [NO_COLUMN]
+        session.scorings[key] = Scoring(plan, leaves, arrays)
+    return session.scorings[key]
+
+
+def computing(variant: Variant | None) -> Variant | None:
+    """A variant without what says nothing of how it is computed; None for the output as it is."""
+    plain = None if variant is None else replace(variant, final=False)
+    return None if plain == Variant(plain.output if plain else "") else plain
+
+
+NO_COLUMN = DataColumn(Column("a row", UNIT, BOOLEAN), "TRUE", ())  # a model that reads nothing has a value a row
+
+
+def fixed_leaves(
+    session: Session, model: Model, version: StoredVersion | None, fixed: Mapping[str, str]
+) -> dict[Column, Array] | None:
+    """The values of the leaves that read nothing but fixed inputs; None if one of them is not to be had."""
+    groups = [g for g in by_source(model.input_leaves) if g[0].reads and fixed.keys() >= set(g[0].reads)]
+    classes = version.classes if version else {}
+    arrays = parameter_arrays(model, version)
+    fillings = {n.name: a for n, a in arrays.items() if isinstance(n, Parameter)}
+    found: dict[Column, Array] = {}
+    for group in groups:
+        text = leaf_sql(group[0], model, fixed)
+        [type_text] = leaf_types([group[0]], version, None)
+        try:
+            column = session.storage.query(f"SELECT CAST({text} AS {type_text}) AS v").column(0)
+            values = leaf_arrays(column, group, lookups(session.storage, group, classes), fillings)
+        except Error:  # at run time the row is refused, with all that a person wants to know of it
+            return None
+        found |= {leaf.column: values[leaf.column.name][0] for leaf in group}
+    return found
 
 
 def predictor_of(

@@ -112,7 +112,7 @@ def below(query: QueryText, block: Block, call: PredictCall, side: Item, costs: 
     for other in same_calls(query, block, call):
         again = query.call_text(other, replace(variant, final=True))
         text = f"CASE WHEN {alias}.{hidden} IS NULL THEN {again} ELSE {alias}.{hidden} END"
-        edits.append(Edit(other.place, f"{text} AS {quoted(query.lowering.column_name(other))}" if other.is_column else f"({text})"))
+        edits.append(Edit(other.place, f"{text} AS {query.column(other)}" if other.is_column else f"({text})"))
     edits += [Edit(c.place, f"{c.place.source} EXCLUDE ({hidden})") for c in stars(block, side)]
     return query.rewriting(block, edits, cost_before=costs[0], cost_after=costs[1])
 

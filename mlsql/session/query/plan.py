@@ -9,7 +9,7 @@ from ...errors import Error
 from ...optimizer.rule import QUERY_RULES, Alternative, QueryStep, Rule
 from ...parser.statements import SelectSql
 from ..core import Session
-from . import joins, limits, outputs  # noqa: F401  (their rules enter themselves in QUERY_RULES)
+from . import constants, inline, joins, limits, monotone, outputs  # noqa: F401  (their rules enter themselves in QUERY_RULES)
 from .context import QueryText, Rewriting
 from .lowering import lowered
 
@@ -17,6 +17,11 @@ ORDER = (
     ("unread_outputs", "a table that becomes a column is open to all other rules"),
     ("predict_above_limit", "before what looks at joins: ten rows need no other help"),
     ("predict_below_join", "while the arguments are still columns of one side"),
+    ("fixed_inputs", "once every call stands where it stays"),
+    ("zero_weights", "with what is left of the inputs"),
+    ("monotone_comparison", "before what is left of the model is written out"),
+    ("monotone_order", "the same"),
+    ("inline_as_sql", "what is left to compute, where it is computed best"),
     ("cheap_conditions_first", "last: what the other rules left of PREDICT in WHERE"),
 )
 
