@@ -46,9 +46,8 @@ class _Specializer:
         """A parameter of a name that no other has, with its value."""
         while any(isinstance(n, Parameter) and n.name == name for n in self.values):
             name += "'"
-        shape = tuple(np.shape(value))
-        made = Parameter(name, type.element, shape)
-        self.values[made] = np.ascontiguousarray(value, type.element.storage)
+        made = Parameter(name, type.element, type.shape)
+        self.values[made] = np.asarray(value, type.element.storage).reshape(type.shape)
         return made
 
     def change(self, node: Node, inputs: Sequence[Node]) -> Node:
@@ -101,7 +100,7 @@ class _Specializer:
         nodes, weights = zip(*parts, strict=True)
         name = y.name if isinstance(y, Parameter) else "weights"
         value = np.concatenate(weights, weight_axis)
-        return _contract(node, Concat(nodes, axis), self.known(f"{name} in part", y.type, value))
+        return _contract(node, Concat(nodes, axis), self.known(f"{name} in part", y.type.with_(shape=value.shape), value))
 
     def folded(self, plan: Plan, expand: Callable[[Plan], Plan]) -> tuple[Plan, dict[Node, Array]]:
         """The plan with every value that no row decides computed, and the parameters that are left."""

@@ -15,7 +15,7 @@ from ..executor.train import LoopPlan
 from ..explain.formula import formula
 from ..explain.gradient import gradient_rows
 from ..explain.listing import listing, number
-from ..optimizer.rule import Step
+from ..optimizer.rule import QueryStep, Step
 from ..optimizer.stages import optimize, run_stage, simplify
 from ..parser.statements import CreateModel, Evaluate, Explain, ExplainGradient, SelectSql, Statement, Train
 from ..planner.binder import bind_model
@@ -32,7 +32,7 @@ from .models import parameter_arrays, sizes_told
 from .per_group import group_sizes
 from .query.functions import ALL_OUTPUTS
 from .query.lowering import asked_for
-from .query.plan import rewritten
+from .query.plan import query_plan
 from .relational_training import read_training, split
 from .rows import lines_rows, table_rows
 from .training_data import (
@@ -62,8 +62,9 @@ def explain(session: Session, statement: Explain) -> Rows:
     if not plans:
         raise NotSupportedError("there is no plan to explain in this statement", place=statement.place)
     if option == "STEPS":
+        changes = query_plan(session, inner)[1] if isinstance(inner, SelectSql) else ()
         names = {node: name for _, logical, _ in plans for node, name in logical.names.items()}
-        return steps_rows(session, [s for _, logical, _ in plans for s in optimize(logical).steps], names)
+        return steps_rows(session, [*changes, *(s for _, logical, _ in plans for s in optimize(logical).steps)], names)
     lines: list[str] = []
     for title, logical, model in plans:
         plan = logical if option == "LOGICAL" else optimize(logical).plan
@@ -290,7 +291,7 @@ def leaf_text(leaf: DataColumn) -> str:
 
 def duckdb_plan(session: Session, statement: SelectSql) -> list[str]:
     """DuckDB's own EXPLAIN of the statement with the models as functions."""
-    text = rewritten(session, statement)
+    text, _, _ = query_plan(session, statement)
     rows = session.storage.rows(f"EXPLAIN {text}", statement.values)
     return [line for row in rows for line in str(row[-1]).rstrip().split("\n")]
 
@@ -298,21 +299,26 @@ def duckdb_plan(session: Session, statement: SelectSql) -> list[str]:
 # -- steps, gradient -----------------------------------------------------------------------------------------------
 
 
-def steps_rows(session: Session, steps: Sequence[Step], names: Mapping[Node, str]) -> Rows:
+def steps_rows(session: Session, steps: Sequence[Step | QueryStep], names: Mapping[Node, str]) -> Rows:
     """A row a rewriting: the law, before and after, work before and after, why, and whether both sides agree."""
     columns: dict[str, list[Any]] = {
         key: [] for key in "stage rule law before after flops_before flops_after why difference".split()
     }
     for s in steps:
-        after = s.after
         columns["stage"].append(s.stage)
         columns["rule"].append(s.rule.name)
         columns["law"].append(s.rule.law)
+        columns["why"].append(s.rule.why)
+        if isinstance(s, QueryStep):
+            for name, value in (("before", s.before), ("after", s.after), ("flops_before", None), ("flops_after", None)):
+                columns[name].append(value)
+            columns["difference"].append(None)
+            continue
+        after = s.after
         columns["before"].append(formula(s.before, names, 3))
         columns["after"].append("" if after is None else formula(after, names, 3))
         columns["flops_before"].append(work_of(s.before))
         columns["flops_after"].append(0 if after is None else work_of(after))
-        columns["why"].append(s.rule.why)
         columns["difference"].append(None if after is None else largest_difference(s.before, after))
     return table_rows(session, columns)
 

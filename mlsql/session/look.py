@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import ProgrammingError, suggest
 from ..executor.results import Rows
-from ..optimizer.rule import RULES
+from ..optimizer.rule import QUERY_RULES, RULES
 from ..parser.statements import DescribeModel, ExplainRule, ShowLayers, ShowModels, ShowRules, ShowTraining
 from ..planner.binder import bind_model
 from ..planner.functions import FUNCTIONS
@@ -35,10 +35,11 @@ def show_training(session: Session, statement: ShowTraining) -> Rows:
 
 @runs(ExplainRule)
 def explain_rule(session: Session, statement: ExplainRule) -> Rows:
-    """What a rule of the optimizer does, when, why, and a model on which it fires."""
-    rule = RULES.get(str(statement.rule).lower())
+    """What a rule of the optimizer does, when, why, and an example on which it fires."""
+    rules = RULES | QUERY_RULES
+    rule = rules.get(str(statement.rule).lower())
     if rule is None:
-        hint = suggest(str(statement.rule), RULES) or "SHOW RULES lists them"
+        hint = suggest(str(statement.rule), rules) or "SHOW RULES lists them"
         raise ProgrammingError(f"there is no rule {statement.rule}", place=statement.rule.place, hint=hint)
     fields = ("name", "stage", "law", "before", "after", "when", "why", "example")
     return table_rows(session, {"part": list(fields), "text": [getattr(rule, f) for f in fields]})
@@ -56,7 +57,7 @@ def show_layers(session: Session, statement: ShowLayers) -> Rows:
 @runs(ShowRules)
 def show_rules(session: Session, statement: ShowRules) -> Rows:
     """A row a rule of the optimizer."""
-    rules = list(RULES.values())
+    rules = list((RULES | QUERY_RULES).values())
     fields = ("name", "stage", "law", "before", "after", "when", "why")
     return table_rows(session, {f: [getattr(r, f) for r in rules] for f in fields})
 

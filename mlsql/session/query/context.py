@@ -212,7 +212,7 @@ class QueryText:
 
     def columns(self, item: Item, block: Block) -> list[tuple[str, str]] | None:
         """Name and type of the columns of an item of FROM; None if it cannot be looked at by itself."""
-        if not item.simple or not item.alias:
+        if not item.simple:
             return None
         sql = self.sql(item.source)
         key = f"{self.with_(block)} {sql}"

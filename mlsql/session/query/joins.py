@@ -56,10 +56,12 @@ def side_of(query: QueryText, call: PredictCall, owners: dict[str, list[Item]] |
 def may_be_wrapped(query: QueryText, block: Block, side: Item) -> bool:
     """Whether nothing in the block would notice that a side has become a query with one more column."""
     names = {name.lower() for name, _ in query.columns(side, block) or ()}
+    if not side.alias:
+        return False
     tokens = block.tokens
-    inside_from = side.place
     for i, token in enumerate(tokens):
-        if inside_from.start <= token.start < inside_from.end or token.kind not in ("word", "name"):
+        in_from = any(item.place.start <= token.start < item.place.end for item in block.items)
+        if in_from or token.kind not in ("word", "name"):
             continue
         if token.word in ("ROWID", "COLUMNS", "NATURAL"):
             return False

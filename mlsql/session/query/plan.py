@@ -15,6 +15,7 @@ from .lowering import lowered
 
 ORDER = (
     ("unread_outputs", "a table that becomes a column is open to all other rules"),
+    ("limit_below_predict", "where PREDICT stays a table"),
     ("predict_above_limit", "before what looks at joins: ten rows need no other help"),
     ("predict_below_join", "while the arguments are still columns of one side"),
     ("fixed_inputs", "once every call stands where it stays"),
@@ -83,7 +84,7 @@ def signature_of(session: Session, text: str, values: Any) -> Signature | None:
         if text.split(None, 1)[0].upper() in FILLS:
             session.storage.rows(f"EXPLAIN {text}", values)
             return []
-        return session.storage.describe(f"({text}\n)", values)
+        return [(str(name), str(type_)) for name, type_, *_ in session.storage.rows(f"DESCRIBE {text}", values)]
     except Error:
         return None
 
