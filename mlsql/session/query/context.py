@@ -236,7 +236,7 @@ class QueryText:
     def has_collations(self) -> bool:
         """Whether some text may be compared by anything but its characters."""
         sql = """SELECT current_setting('default_collation') <> '' OR EXISTS (
-        SELECT 1 FROM (SELECT sql FROM duckdb_tables() UNION ALL SELECT sql FROM duckdb_views())
+        SELECT 1 FROM (SELECT sql FROM duckdb_tables() UNION ALL SELECT sql FROM duckdb_views() WHERE NOT internal)
         WHERE sql ILIKE '%collate%')"""
         return bool(self.session.storage.rows(sql)[0][0]) or "collate" in self.text.lower()
 
