@@ -25,7 +25,7 @@ from ...types import UNIT
 from ..core import Session
 from ..per_group import groups_of_version
 from .functions import Variant, scored
-from .lowering import Lowering, asked_for, lowered
+from .lowering import Found, Lowering, asked_for, lowered
 
 CALL = 1e-4  # seconds that DuckDB and Python take for each vector of CHUNK_ROWS rows, whatever the model computes
 COLUMN = 1e-5  # for each column that is handed over
@@ -61,7 +61,7 @@ class Known:
     columns: dict[str, list[tuple[str, str]] | None] = field(default_factory=dict)
     rows: dict[str, float | None] = field(default_factory=dict)
     volatile: dict[str, bool] = field(default_factory=dict)
-    variants: dict[str, Variant] = field(default_factory=dict)
+    found: Found = field(default_factory=Found)
     hidden: int = 0
     alternatives: list[Alternative] = field(default_factory=list)
 
@@ -72,7 +72,7 @@ class QueryText:
     def __init__(self, session: Session, statement: SelectSql, known: Known | None = None) -> None:
         self.session, self.statement = session, statement
         self.known = known or Known()
-        self.lowering = Lowering(session, statement, self.known.variants)
+        self.lowering = Lowering(session, statement, self.known.found)
 
     @property
     def text(self) -> str:
@@ -89,7 +89,7 @@ class QueryText:
         return QueryText(self.session, statement, self.known)
 
     def lowered(self) -> str:
-        return lowered(self.session, self.statement, self.known.variants)
+        return lowered(self.session, self.statement, self.known.found)
 
     def edited(self, edits: Iterable[Edit], inside: Place | None = None) -> str:
         """The text, or a span of it, with some spans replaced; the spans do not overlap."""
@@ -147,12 +147,12 @@ class QueryText:
 
     def variant(self, call: PredictCall) -> Variant:
         """How the output of a scalar call is computed."""
-        known = self.known.variants.get(call.output or "")
+        known = self.known.found.variants.get(call.output or "")
         return known if known is not None else Variant(asked_for(call, self.model(call)[0]))
 
     def call_text(self, call: PredictCall, variant: Variant, inside: Place | None = None, edits: Sequence[Edit] = ()) -> str:
         """The call with another way of computing it; ``edits`` are made in its arguments."""
-        self.known.variants[variant.name] = variant
+        self.known.found.variants[variant.name] = variant
         end = call.place.end
         if call.output_place is not None:
             end = self.text.rindex(".", call.place.start, call.output_place.start)

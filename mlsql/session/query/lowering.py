@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -17,6 +18,7 @@ from ..per_group import check_columns, groups_of_version
 from .functions import (
     ALL_OUTPUTS,
     Variant,
+    computing,
     leaf_arguments,
     leaves_of,
     output_type,
@@ -28,19 +30,40 @@ from .functions import (
 SOURCE, OUTPUTS = '"mlsql source"', '"mlsql outputs"'  # names that no column is likely to have
 
 
-class Lowering:
-    """Turns the calls of one statement into SQL; ``variants`` are further outputs by name (see ``Variant``)."""
+@dataclass
+class Found:
+    """What the calls of one statement name: read once, however often the statement is rewritten.
 
-    def __init__(self, session: Session, statement: SelectSql, variants: Mapping[str, Variant] | None = None) -> None:
-        self.session, self.statement, self.variants = session, statement, variants or {}
-        self.found: dict[tuple[str, int | None], tuple[Model, StoredVersion | None]] = {}
+    ``variants`` are further outputs by name (see ``Variant``); ``foreign`` says of a model's name whether PREDICT is
+    a macro of the caller's there; ``functions`` are DuckDB's by what they compute.
+    """
+
+    models: dict[tuple[str, int | None], tuple[Model, StoredVersion | None]] = field(default_factory=dict)
+    variants: dict[str, Variant] = field(default_factory=dict)
+    foreign: dict[str, bool] = field(default_factory=dict)
+    functions: dict[tuple[str, int | None, str, Variant | None], str] = field(default_factory=dict)
+
+
+class Lowering:
+    """Turns the calls of one statement into SQL."""
+
+    def __init__(self, session: Session, statement: SelectSql, found: Found | None = None) -> None:
+        self.session, self.statement, self.found = session, statement, found or Found()
+        self.variants = self.found.variants
 
     def trained(self, call: PredictCall) -> tuple[Model, StoredVersion | None]:
         """The model of a call; its parameters are read once a statement, however often it is called."""
         key = (str(call.model).lower(), call.version)
-        if key not in self.found:
-            self.found[key] = self.session.models.trained(call.model, call.version)
-        return self.found[key]
+        if key not in self.found.models:
+            self.found.models[key] = self.session.models.trained(call.model, call.version)
+        return self.found.models[key]
+
+    def function(self, call: PredictCall, output: str, variant: Variant | None = None) -> str:
+        """The function that computes an output of a call's model."""
+        key = (str(call.model).lower(), call.version, output, computing(variant))
+        if key not in self.found.functions:
+            self.found.functions[key] = predict_function(self.session, call, *self.trained(call), output, variant)
+        return self.found.functions[key]
 
     def between(self, start: int, end: int) -> str:
         """The text of a span, outermost calls replaced; each takes care of the calls in its arguments."""
@@ -65,10 +88,12 @@ class Lowering:
 
     def is_of_duckdb(self, call: PredictCall) -> bool:
         """Whether the caller has a macro called predict and means that: the new words are soft."""
-        if self.session.catalog.find(str(call.model)) is not None:
-            return False
-        sql = "SELECT 1 FROM duckdb_functions() WHERE lower(function_name) = 'predict' LIMIT 1"
-        return bool(self.session.storage.rows(sql))
+        name = str(call.model).lower()
+        if name not in self.found.foreign:
+            sql = "SELECT 1 FROM duckdb_functions() WHERE lower(function_name) = 'predict' LIMIT 1"
+            there = self.session.catalog.find(name) is not None
+            self.found.foreign[name] = not there and bool(self.session.storage.rows(sql))
+        return self.found.foreign[name]
 
     def argument(self, place: Place) -> str:
         return self.between(place.start, place.end)
@@ -86,7 +111,7 @@ class Lowering:
             return relations_call(self, call, model, version)
         if call.is_table:
             return self.table_call(call, model, version)
-        function = predict_function(self.session, call, model, version, output, variant)
+        function = self.function(call, output, variant)
         given = self.arguments(call, model, [] if groups is None else list(groups.columns))
         leaves = leaves_of(self.session, model, version, variant)
         return f"{function}({leaf_arguments(model, leaves, given, groups, variant is not None and variant.lenient)})"
@@ -127,7 +152,7 @@ class Lowering:
         """PREDICT as a table: the table's columns and the model's."""
         if len(call.arguments) != 1:  # of a model over one relation
             raise ProgrammingError("PREDICT as a table takes a model and one table or (query)", place=call.place)
-        function = predict_function(self.session, call, model, version, ALL_OUTPUTS)
+        function = self.function(call, ALL_OUTPUTS)
         source = self.argument(call.arguments[0].place).strip()
         columns_there = self.columns_of(source, call, model, version)
         outputs = {name.lower() for name in model.columns}
@@ -168,9 +193,9 @@ class Lowering:
         return f"(SELECT *, {', '.join(columns)} FROM {self.argument(call.arguments[0].place)})"
 
 
-def lowered(session: Session, statement: SelectSql, variants: Mapping[str, Variant] | None = None) -> str:
+def lowered(session: Session, statement: SelectSql, found: Found | None = None) -> str:
     """The text with every PREDICT call replaced by SQL that DuckDB understands, and nothing else changed."""
-    return Lowering(session, statement, variants).between(0, len(statement.text))
+    return Lowering(session, statement, found).between(0, len(statement.text))
 
 
 def relations_call(rewriter: Lowering, call: PredictCall, model: Model, version: StoredVersion | None) -> str:

@@ -11,7 +11,6 @@ from ...parser.statements import SelectSql
 from ..core import Session
 from . import constants, inline, joins, limits, monotone, outputs  # noqa: F401  (their rules enter themselves in QUERY_RULES)
 from .context import QueryText, Rewriting
-from .lowering import lowered
 
 ORDER = (
     ("unread_outputs", "a table that becomes a column is open to all other rules"),
@@ -45,8 +44,8 @@ def query_plan(
 
     ``without`` names rules that stay off. An error in the statement is told of the text as it was written.
     """
-    plain = lowered(session, statement)
     query = QueryText(session, statement)
+    plain = query.lowered()
     if not session.optimizer or not is_open(query):
         return plain, (), ()
     signature = signature_of(session, plain, statement.values)
@@ -69,7 +68,7 @@ def is_open(query: QueryText) -> bool:
     first = query.text.split(None, 1)[0].upper() if query.text.strip() else ""
     kind = first if first in (*QUERIES, *FILLS) else first[:1]
     calls = query.statement.predicts
-    if kind not in (*QUERIES, *FILLS) or not calls:
+    if kind not in (*QUERIES, *FILLS) or not calls or "from" not in query.text.lower():
         return False
     ours = [c for c in calls if not query.lowering.is_of_duckdb(c)]
     return len(ours) == len(calls) and all(query.model(c)[0].skeleton is None for c in calls)
