@@ -143,7 +143,10 @@ CREATE TABLE dims AS SELECT i AS id, i::FLOAT AS x, 'n' || i AS name FROM range(
         ("SELECT d.*, PREDICT(waves, d.x, 1) AS p, p + 1 FROM facts AS f, dims AS d WHERE f.k = d.id", 12),
         ("SELECT name, avg(PREDICT(waves, x, x)) FROM facts AS f, dims AS d WHERE f.k = d.id GROUP BY ALL", 12),
         ("WITH e AS (SELECT * FROM dims) SELECT sum(PREDICT(waves, x, 1)) FROM facts JOIN e ON k = e.id", 12),
-        ("SELECT f.id, PREDICT(waves, d.x, f.a) FROM facts f JOIN dims d ON k = d.id ORDER BY f.id DESC LIMIT 100", 100),
+        (
+            "SELECT f.id, PREDICT(waves, d.x, f.a) FROM facts f JOIN dims d ON k = d.id ORDER BY f.id DESC LIMIT 100",
+            100,
+        ),
         ("SELECT *, PREDICT(waves, a, a) FROM facts ORDER BY id LIMIT 100", 100),
         ("SELECT id, PREDICT(waves, a, b) FROM (SELECT *, a AS b FROM facts) ORDER BY id LIMIT 60", 60),
         ("SELECT * FROM PREDICT(waves, (SELECT *, a AS b FROM facts)) WHERE k < 3 ORDER BY id LIMIT 5", 5),
@@ -161,7 +164,7 @@ def test_a_model_runs_as_often_as_it_must(session: Session, runs: list[int], que
 @pytest.mark.parametrize(
     "query",
     [
-        "SELECT f.id, PREDICT(waves, d.x, random()) FROM facts AS f JOIN dims AS d ON f.k = d.id",  # moved, it would vary less
+        "SELECT f.id, PREDICT(waves, d.x, random()) FROM facts AS f JOIN dims AS d ON f.k = d.id",  # varies
         "SELECT f.id, PREDICT(waves, d.x, f.a) FROM facts AS f JOIN dims AS d ON f.k = d.id",  # reads both sides
         "SELECT d, PREDICT(waves, d.x, d.x) FROM facts AS f JOIN dims AS d ON f.k = d.id",  # the row as a value
         "SELECT d.rowid, PREDICT(waves, d.x, d.x) FROM facts AS f JOIN dims AS d ON f.k = d.id",
@@ -173,7 +176,7 @@ def test_a_model_runs_as_often_as_it_must(session: Session, runs: list[int], que
         "SELECT id, PREDICT(waves, a, a) AS p FROM facts ORDER BY 2, id LIMIT 100",
         "SELECT id, random(), PREDICT(waves, a, a) FROM facts ORDER BY id LIMIT 100",
         "SELECT DISTINCT k, PREDICT(waves, a, a) FROM facts ORDER BY k LIMIT 100",
-        "SELECT id, PREDICT(waves, a, a) FROM facts UNION ALL SELECT id, PREDICT(waves, x, x) FROM dims ORDER BY id LIMIT 9",
+        "SELECT PREDICT(waves, a, a) FROM facts UNION ALL SELECT PREDICT(waves, x, x) FROM dims ORDER BY 1 LIMIT 9",
         "SELECT id, k, PREDICT(waves, a, a) FROM facts WHERE random() > 2 AND PREDICT(waves, a, a) > 0 LIMIT 3",
     ],
 )
@@ -212,7 +215,9 @@ def test_a_view_and_a_table_that_is_filled(session: Session) -> None:
     session.execute(TABLES)
     session.execute("CREATE VIEW v AS SELECT * FROM dims")
     same(session, "SELECT f.id, PREDICT(waves, v.x, 1) FROM facts AS f JOIN v ON f.k = v.id")
-    fill = "CREATE OR REPLACE TABLE filled AS SELECT f.id, PREDICT(waves, v.x, 1) AS p FROM facts AS f JOIN v ON k = v.id"
+    fill = (
+        "CREATE OR REPLACE TABLE filled AS SELECT f.id, PREDICT(waves, v.x, 1) AS p FROM facts AS f JOIN v ON k = v.id"
+    )
     assert fired(session, fill) == ["predict_below_join"]
     session.execute(fill)
     on = session.execute("FROM filled").fetchall()
@@ -226,7 +231,9 @@ def test_a_view_and_a_table_that_is_filled(session: Session) -> None:
 names = st.sampled_from(["f.a", 'f."odd name"', "d.x", "d.x + 1", "coalesce(d.x, 0)", "f.k", "1", "f.a * d.x"])
 outputs = st.sampled_from(["", ".prediction", ".up", ".total"])
 joins = st.sampled_from(["JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"])
-conditions = st.sampled_from(["f.k > 2", "d.id IS NOT NULL", "d.x < 4 OR f.id > 3", "PREDICT(m, f.a, d.x) > 2", "f.id % 2 = 0"])
+conditions = st.sampled_from(
+    ["f.k > 2", "d.id IS NOT NULL", "d.x < 4 OR f.id > 3", "PREDICT(m, f.a, d.x) > 2", "f.id % 2 = 0"]
+)
 
 
 @st.composite
@@ -237,8 +244,11 @@ def calls(draw: st.DrawFn) -> str:
 @st.composite
 def queries(draw: st.DrawFn) -> str:
     """A query over two tables: what stands in it is drawn, and the order of its rows is total where it is cut."""
-    columns = draw(st.lists(st.one_of(calls(), st.sampled_from(["f.id", "d.name", "f.*", "*"])), min_size=1, max_size=3))
-    text = f"SELECT {', '.join(columns)}, {draw(calls())} AS \"last one\" FROM facts AS f {draw(joins)} dims AS d ON f.k = d.id"
+    columns = draw(
+        st.lists(st.one_of(calls(), st.sampled_from(["f.id", "d.name", "f.*", "*"])), min_size=1, max_size=3)
+    )
+    shown = ", ".join([*columns, f'{draw(calls())} AS "last one"'])
+    text = f"SELECT {shown} FROM facts AS f {draw(joins)} dims AS d ON f.k = d.id"
     where = draw(st.lists(conditions, max_size=2))
     text += f" WHERE {' AND '.join(f'({c})' for c in where)}" if where else ""
     if draw(st.booleans()):
@@ -260,7 +270,9 @@ def test_random_queries_give_the_same_rows(query: str, facts: list[Any], dims: l
         "CREATE MODEL m INPUT (a FLOAT, b FLOAT) PARAMETERS (w FLOAT[2] INIT [2, 0.5])"
         "AS SELECT a * w[1] + b * w[2] AS total, total > 1 AS up, total * a AS prediction"
     )
-    session.execute('CREATE TABLE facts (id INT, k INT, a FLOAT, "odd name" DOUBLE); CREATE TABLE dims (id INT, x FLOAT, name TEXT)')
+    session.execute(
+        'CREATE TABLE facts (id INT, k INT, a FLOAT, "odd name" DOUBLE); CREATE TABLE dims (id INT, x FLOAT, name TEXT)'
+    )
     for i, (k, a) in enumerate(facts):
         session.execute("INSERT INTO facts VALUES ($1, $2, $3, $4)", [i, k, a, a])
     for k, x in dims:
@@ -295,7 +307,8 @@ def test_a_model_as_sql_agrees_with_its_function(form: str, w: list[float], u: l
     uses_v = "v" in form.replace("DOT(v", "v") and ("(v" in form)
     declared = "a FLOAT, b FLOAT, c FLOAT" + (", v FLOAT[3]" if uses_v else "")
     session.execute(
-        f"CREATE MODEL m INPUT ({declared}) PARAMETERS (w FLOAT[3] INIT {w}, u FLOAT[3][3] INIT {nested}) AS SELECT {form} AS y"
+        f"CREATE MODEL m INPUT ({declared}) PARAMETERS (w FLOAT[3] INIT {w}, u FLOAT[3][3] INIT {nested}) "
+        f"AS SELECT {form} AS y"
     )
     session.execute(
         "CREATE TABLE t AS SELECT i AS id, i % 7 - 3.5 AS a, (i % 11)::FLOAT / 3 AS b, i % 5 AS c, "
@@ -310,12 +323,19 @@ def test_a_model_as_sql_agrees_with_its_function(form: str, w: list[float], u: l
 
 
 def test_rows_with_nulls_go_to_the_function(session: Session) -> None:
-    session.execute("CREATE MODEL m INPUT (a FLOAT, v FLOAT[2]) PARAMETERS (w FLOAT[2] INIT [2, 3]) AS SELECT DOT(v, w) + a AS y")
+    session.execute(
+        "CREATE MODEL m INPUT (a FLOAT, v FLOAT[2]) PARAMETERS (w FLOAT[2] INIT [2, 3]) AS SELECT DOT(v, w) + a AS y"
+    )
     session.execute("CREATE TABLE t AS SELECT i AS id, i::FLOAT AS a, [i, 1]::FLOAT[] AS v FROM range(3000) AS r(i)")
     query = "SELECT id, PREDICT(m) AS y FROM t"
     assert fired(session, query) == ["inline_as_sql"]
     same(session, query)
-    for value, message in (("NULL, [1, 2]", "NULL"), ("1, NULL", "NULL"), ("1, [1, NULL]", "NULL"), ("1, [1, 2, 3]", "list of 3")):
+    for value, message in (
+        ("NULL, [1, 2]", "NULL"),
+        ("1, NULL", "NULL"),
+        ("1, [1, NULL]", "NULL"),
+        ("1, [1, 2, 3]", "list of 3"),
+    ):
         session.execute("DELETE FROM t WHERE id < 0")
         session.execute(f"INSERT INTO t VALUES (-1, {value})")
         for on in (True, False):
@@ -329,7 +349,10 @@ def test_rows_with_nulls_go_to_the_function(session: Session) -> None:
 
 @pytest.mark.parametrize("value", ["'nan'", "'inf'", "'-inf'", "3e38", "-0.0"])
 def test_a_model_as_sql_follows_the_kernels_where_numbers_end(session: Session, value: str) -> None:
-    session.execute("CREATE MODEL m INPUT (a FLOAT) PARAMETERS (w FLOAT INIT 3) AS SELECT GREATEST(a * w, 0) - LEAST(a, 1) AS y, SIGMOID(a) AS s")
+    session.execute(
+        "CREATE MODEL m INPUT (a FLOAT) PARAMETERS (w FLOAT INIT 3) "
+        "AS SELECT GREATEST(a * w, 0) - LEAST(a, 1) AS y, SIGMOID(a) AS s"
+    )
     session.execute(f"CREATE TABLE t AS SELECT {value}::FLOAT AS a FROM range(3000)")
     for query in ("SELECT any_value(PREDICT(m).s) FROM t", "SELECT any_value(PREDICT(m)) FROM t"):
         assert fired(session, query) == ["inline_as_sql"]
@@ -368,7 +391,10 @@ def test_a_threshold_is_exact(function: Any, limit: float) -> None:
 @pytest.mark.parametrize(
     "condition",
     [
-        *(f"PREDICT(m, a) {op} {c}" for op, c in itertools.product((">", ">=", "<", "<="), ("0.5", "0.9", "0", "1", "2", "-1", "0.88079708"))),
+        *(
+            f"PREDICT(m, a) {op} {c}"
+            for op, c in itertools.product((">", ">=", "<", "<="), ("0.5", "0.9", "0", "1", "2", "-1", "0.88079708"))
+        ),
         "PREDICT(m, a) BETWEEN 0.2 AND 0.8",
         "0.3 < PREDICT(m, a)",
     ],
@@ -419,7 +445,9 @@ def test_an_equality_makes_a_look_up_constant(session: Session) -> None:
 
 def test_text_that_is_compared_loosely_is_not_constant(session: Session) -> None:
     session.execute(PEOPLE)
-    session.execute("CREATE TABLE loose AS SELECT * FROM people; ALTER TABLE loose ALTER country TYPE VARCHAR COLLATE NOCASE")
+    session.execute(
+        "CREATE TABLE loose AS SELECT * FROM people; ALTER TABLE loose ALTER country TYPE VARCHAR COLLATE NOCASE"
+    )
     query = "SELECT id, PREDICT(pay, country, age) AS p FROM loose WHERE country = 'sg'"
     assert len(rows(session, query)) == 20000
     same(session, query)
@@ -427,7 +455,8 @@ def test_text_that_is_compared_loosely_is_not_constant(session: Session) -> None
 
 def test_a_column_with_zero_weights_is_not_read(session: Session, runs: list[int]) -> None:
     session.execute(
-        "CREATE MODEL m INPUT (a FLOAT, b FLOAT, c FLOAT) PARAMETERS (w FLOAT[3] INIT [2, 0, 1]) AS SELECT SIN(DOT([a, b, c], w)) AS y"
+        "CREATE MODEL m INPUT (a FLOAT, b FLOAT, c FLOAT) PARAMETERS (w FLOAT[3] INIT [2, 0, 1]) "
+        "AS SELECT SIN(DOT([a, b, c], w)) AS y"
     )
     session.execute("CREATE TABLE t AS SELECT i::FLOAT AS a, NULL::FLOAT AS b, 1 AS c FROM range(3000) AS r(i)")
     query = "SELECT sum(PREDICT(m, a, b, c)) FROM t"

@@ -15,7 +15,7 @@ from ..planner.node import Node
 from ..planner.ops import Add, Column, Concat, Constant, Contract, Count, Multiply, Parameter, Take, broadcast, like
 from ..planner.ops.contract import ROW
 from ..planner.plan import Plan
-from ..types import UNIT, Type
+from ..types import UNIT, Type, concrete
 from .device import Array
 from .run import evaluate
 
@@ -47,7 +47,7 @@ class _Specializer:
         while any(isinstance(n, Parameter) and n.name == name for n in self.values):
             name += "'"
         made = Parameter(name, type.element, type.shape)
-        self.values[made] = np.asarray(value, type.element.storage).reshape(type.shape)
+        self.values[made] = np.asarray(value, type.element.storage).reshape(concrete(type.shape))
         return made
 
     def change(self, node: Node, inputs: Sequence[Node]) -> Node:
@@ -95,12 +95,16 @@ class _Specializer:
             return broadcast(like(0, node), node.type)
         return terms[0] if len(terms) == 1 else Add(*terms)
 
-    def product(self, node: Contract, y: Node, axis: int, weight_axis: int, parts: Iterable[tuple[Node, Array]]) -> Node:
+    def product(
+        self, node: Contract, y: Node, axis: int, weight_axis: int, parts: Iterable[tuple[Node, Array]]
+    ) -> Node:
         """The contraction of some of the parts with their weights."""
         nodes, weights = zip(*parts, strict=True)
         name = y.name if isinstance(y, Parameter) else "weights"
         value = np.concatenate(weights, weight_axis)
-        return _contract(node, Concat(nodes, axis), self.known(f"{name} in part", y.type.with_(shape=value.shape), value))
+        return _contract(
+            node, Concat(nodes, axis), self.known(f"{name} in part", y.type.with_(shape=value.shape), value)
+        )
 
     def folded(self, plan: Plan, expand: Callable[[Plan], Plan]) -> tuple[Plan, dict[Node, Array]]:
         """The plan with every value that no row decides computed, and the parameters that are left."""
@@ -111,7 +115,7 @@ class _Specializer:
         wanted = {str(i): n for i, n in enumerate(n for n in plan.nodes() if n in single and n.inputs)}
         if wanted:
             expanded = expand(Plan(wanted))
-            arrays = {n: self.values[n] for n in expanded.nodes() if isinstance(n, Parameter)}
+            arrays: dict[Node, Array] = {n: self.values[n] for n in expanded.nodes() if isinstance(n, Parameter)}
             values = evaluate(expanded, arrays, {})
             plan = plan.replaced({n: self.known(f"folded {i}", n.type, values[i]) for i, n in wanted.items()})
         return plan, {n: self.values[n] for n in plan.nodes() if isinstance(n, Parameter)}

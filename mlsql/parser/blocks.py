@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from sqlglot import exp
 from sqlglot.errors import ParseError, SqlglotError
@@ -187,7 +188,15 @@ class _Blocks:
                     return None
                 clause = token.word
                 found[clause] = []
-            elif depth == 0 and token.word in ("USING SAMPLE", "SAMPLE", "TABLESAMPLE", "FETCH", "PIVOT", "UNPIVOT", "INTO"):
+            elif depth == 0 and token.word in (
+                "USING SAMPLE",
+                "SAMPLE",
+                "TABLESAMPLE",
+                "FETCH",
+                "PIVOT",
+                "UNPIVOT",
+                "INTO",
+            ):
                 return None
             else:
                 found[clause].append(token)
@@ -196,7 +205,12 @@ class _Blocks:
 
     @staticmethod
     def is_distinct_from(tokens: Sequence[Token], i: int) -> bool:
-        return tokens[i].word == "FROM" and i >= 2 and tokens[i - 1].word == "DISTINCT" and tokens[i - 2].word in ("IS", "NOT")
+        return (
+            tokens[i].word == "FROM"
+            and i >= 2
+            and tokens[i - 1].word == "DISTINCT"
+            and tokens[i - 2].word in ("IS", "NOT")
+        )
 
     # FROM
 
@@ -246,7 +260,11 @@ class _Blocks:
         rest = list(tokens[end:])
         if rest and rest[0].word == "AS":
             rest = rest[1:]
-        named = [tokens[i] for i in range(end) if tokens[i].is_name] if call is None and not tokens[0].is_symbol("(") else []
+        named = (
+            [tokens[i] for i in range(end) if tokens[i].is_name]
+            if call is None and not tokens[0].is_symbol("(")
+            else []
+        )
         alias = rest[0].text if len(rest) == 1 and rest[0].is_name else named[-1].text if named and not rest else ""
         simple = len(rest) <= 1 and (not rest or rest[0].is_name)
         return Item(self.place(tokens), self.place(tokens[:end]), alias, join, call, simple)
@@ -281,7 +299,9 @@ class _Blocks:
         elif len(tokens) > 1 and tokens[-1].is_name and ends_operand(tokens, len(tokens) - 2):
             alias, body = tokens[-1].text, body[:-1]
         found = self.piece(body)
-        return Piece(self.place(tokens), found.place, found.references, found.functions, found.calls, found.plain, alias)
+        return Piece(
+            self.place(tokens), found.place, found.references, found.functions, found.calls, found.plain, alias
+        )
 
     def key(self, tokens: Sequence[Token]) -> Piece:
         """A key of ORDER BY, with its direction behind the body."""
@@ -303,7 +323,7 @@ class _Blocks:
         strange = any(t.word in NOT_PLAIN or t.is_symbol("->", "=>", ":=", "{") for t in own) or _has_star(own)
         functions = {
             t.text.lower()
-            for t, after in zip(own, own[1:], strict=False)
+            for t, after in pairwise(own)
             if t.kind in ("word", "name") and after.is_symbol("(") and t.word not in BEFORE_BRACKET
         }
         return Piece(

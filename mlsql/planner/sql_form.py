@@ -76,7 +76,10 @@ def sql_form(output: Node, columns: Mapping[Node, str], values: Mapping[Node, Se
 
 
 def _form(
-    node: Node, known: Mapping[Node, Terms | Vector], columns: Mapping[Node, str], values: Mapping[Node, Sequence[float]]
+    node: Node,
+    known: Mapping[Node, Terms | Vector],
+    columns: Mapping[Node, str],
+    values: Mapping[Node, Sequence[float]],
 ) -> Terms | Vector:
     shape = _sizes(node.type.shape)
     if isinstance(node, Column):

@@ -218,5 +218,7 @@ def scoring_function(
 
     name = function_name(session, "evaluate", statement.model, version)
     struct = f"STRUCT({', '.join(f'{n} {t}' for n, t in types.items())})"
-    session.storage.function(name, score, leaf_types(model.input_leaves, version, groups_of_version(session, version)), struct)
+    session.storage.function(
+        name, score, leaf_types(model.input_leaves, version, groups_of_version(session, version)), struct
+    )
     return quoted(name)

@@ -310,7 +310,12 @@ def steps_rows(session: Session, steps: Sequence[Step | QueryStep], names: Mappi
         columns["law"].append(s.rule.law)
         columns["why"].append(s.rule.why)
         if isinstance(s, QueryStep):
-            for name, value in (("before", s.before), ("after", s.after), ("flops_before", None), ("flops_after", None)):
+            for name, value in (
+                ("before", s.before),
+                ("after", s.after),
+                ("flops_before", None),
+                ("flops_after", None),
+            ):
                 columns[name].append(value)
             columns["difference"].append(None)
             continue

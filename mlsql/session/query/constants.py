@@ -112,9 +112,7 @@ def only_reference(piece: Piece) -> Reference | None:
     return piece.references[0] if alone else None
 
 
-def compared(
-    query: QueryText, block: Block, reference: Reference, owners: dict[str, list[Item]] | None
-) -> str | None:
+def compared(query: QueryText, block: Block, reference: Reference, owners: dict[str, list[Item]] | None) -> str | None:
     """The SQL of the constant that a column of the block's rows equals."""
     item = query.owner(reference, owners or {})
     if item is None:
@@ -130,7 +128,7 @@ def compared(
 
 
 def is_exact(query: QueryText, type_text: str, literal: str) -> bool:
-    """Whether what equals a literal is the literal: not 0, of which there are two, nor text that is compared loosely."""
+    """Whether what equals a literal is the literal: there are two zeros, and text may be compared loosely."""
     if type_text in ("FLOAT", "DOUBLE"):
         return not literal.startswith("'") and float(literal) != 0
     if type_text == "VARCHAR":

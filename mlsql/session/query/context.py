@@ -27,8 +27,8 @@ from ..per_group import groups_of_version
 from .functions import Variant, scored
 from .lowering import Found, Lowering, asked_for, lowered
 
-CALL = 1e-4  # seconds that DuckDB and Python take for each vector of CHUNK_ROWS rows, whatever the model computes
-COLUMN = 1e-5  # for each column that is handed over
+CALL = 2e-4  # seconds that DuckDB and Python take for each vector of CHUNK_ROWS rows, whatever the model computes
+COLUMN = 6e-5  # for each column that is handed over
 PASS = 2e-9  # seconds that DuckDB takes to hand on one value
 
 # functions that DuckDB does not list among its own, or lists as macros, and that are as good as arithmetic
@@ -150,7 +150,9 @@ class QueryText:
         known = self.known.found.variants.get(call.output or "")
         return known if known is not None else Variant(asked_for(call, self.model(call)[0]))
 
-    def call_text(self, call: PredictCall, variant: Variant, inside: Place | None = None, edits: Sequence[Edit] = ()) -> str:
+    def call_text(
+        self, call: PredictCall, variant: Variant, inside: Place | None = None, edits: Sequence[Edit] = ()
+    ) -> str:
         """The call with another way of computing it; ``edits`` are made in its arguments."""
         self.known.found.variants[variant.name] = variant
         end = call.place.end
@@ -190,7 +192,7 @@ class QueryText:
         return found
 
     def is_fixed(self, piece: Piece) -> bool:
-        """Whether an expression is understood, and has one value for given columns, whenever and wherever it is computed."""
+        """Whether an expression is understood, and has one value for given columns, wherever it is computed."""
         return piece.plain and not any(self.is_volatile(f) for f in piece.functions)
 
     def is_volatile(self, function: str) -> bool:

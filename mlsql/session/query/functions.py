@@ -13,16 +13,16 @@ from ...errors import Error
 from ...executor.catalog import StoredVersion
 from ...executor.dataset import by_source, leaf_sql, lookups, quoted, sql_type
 from ...executor.device import Array
-from ...executor.per_group import GroupPredictor
 from ...executor.load import leaf_arrays
+from ...executor.per_group import GroupPredictor
 from ...executor.predict import LenientPredictor, Predictor
 from ...executor.specialize import specialized
 from ...executor.vocabulary import typed
 from ...optimizer.stages import optimize, simplify
 from ...parser.statements import Name, PredictCall
 from ...planner.model import DataColumn, Model
-from ...planner.node import Node
 from ...planner.monotone import inside
+from ...planner.node import Node
 from ...planner.ops import Column, Parameter
 from ...planner.plan import Plan
 from ...types import BOOLEAN, UNIT, Element, Type
@@ -135,7 +135,14 @@ def scored(
     arrays = parameter_arrays(model, version)
     if variant is None or not (variant.only_read or variant.inside):
         return Scoring(forward_plan(model, wanted), model.input_leaves, arrays)
-    key = (model.name, model.columns[variant.output], version and version.digest, variant.fixed, variant.inside, variant.only_read)
+    key = (
+        model.name,
+        model.columns[variant.output],
+        version and version.digest,
+        variant.fixed,
+        variant.inside,
+        variant.only_read,
+    )
     if key not in session.scorings:
         plan = Plan(model.columns, model.names).keep(wanted)
         if variant.inside:
@@ -146,7 +153,8 @@ def scored(
         plan = optimize(plan).plan
         leaves = list(model.leaves(plan.outputs.values()).values()) or [NO_COLUMN]
         session.scorings[key] = Scoring(plan, leaves, arrays)
-    return session.scorings[key]
+    found: Scoring = session.scorings[key]
+    return found
 
 
 def computing(variant: Variant | None) -> Variant | None:

@@ -26,7 +26,7 @@ READ = 4e-9  # for a column of one row: its conversion and whether it is NULL
     law="a model of plain arithmetic is an SQL expression",
     before="SELECT PREDICT(m, a, b) FROM t",
     after="SELECT CAST(0.5 * a + 2 * b + 1 AS FLOAT) FROM t",
-    when="the output is one FLOAT or DOUBLE made by + - * / exp tanh abs greatest and products with known weights, from "
+    when="the output is one number made by + - * / exp tanh abs greatest and products with known weights, from "
     "numbers and vectors; rows with a NULL still go to the model, which says what is wrong with them; and DuckDB takes "
     "less time for the operations than for handing over the rows",
     why="DuckDB computes it in its own scan, in all threads, and no row goes through Python",
@@ -90,7 +90,8 @@ def form_of(query: QueryText, call: PredictCall) -> tuple[Sql, str, int] | None:
     every = scoring.leaves if variant.only_read else model.input_leaves  # none of which may be NULL
     texts = {leaf.column: leaf_sql(leaf, model, given) for leaf in (*every, *scoring.leaves)}
     columns: Mapping[Node, str] = {c: texts[c] for c in (leaf.column for leaf in scoring.leaves)}
-    values = {n: a.reshape(-1).tolist() for n, a in scoring.parameters.items() if isinstance(n, Parameter)}
+    parameters = {n: a for n, a in scoring.parameters.items() if isinstance(n, Parameter)}
+    values: dict[Node, list[float]] = {n: a.reshape(-1).tolist() for n, a in parameters.items()}
     try:
         form = sql_form(output, columns, values)
     except NoForm:

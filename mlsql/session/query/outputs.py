@@ -63,9 +63,13 @@ def reads_all(block: Block, item: Item) -> bool:
     for i, token in enumerate(block.tokens):
         if item.place.start <= token.start < item.place.end:
             continue
-        if token.word in ALL_COLUMNS or (item.alias and token.text.lower() == item.alias.lower() and not is_qualifier(block, i)):
+        if token.word in ALL_COLUMNS or (
+            item.alias and token.text.lower() == item.alias.lower() and not is_qualifier(block, i)
+        ):
             return True
-    inside = [t for t in block.tokens if any(p.place.start <= t.start < p.place.end for p in block.pieces if not p.plain)]
+    inside = [
+        t for t in block.tokens if any(p.place.start <= t.start < p.place.end for p in block.pieces if not p.plain)
+    ]
     return any(p.star for p in block.columns) or any(t.is_symbol("*") for t in inside)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, cast
 
 from ...errors import Error
 from ...optimizer.rule import QUERY_RULES, Alternative, QueryStep, Rule
@@ -90,8 +90,7 @@ def signature_of(session: Session, text: str, values: Any) -> Signature | None:
 
 def applied(rule: Rule, query: QueryText, signature: Signature) -> tuple[QueryText, str, QueryStep] | None:
     """The first rewriting of a rule that DuckDB takes for a query with the same columns."""
-    candidate: Rewriting
-    for candidate in rule.apply(query):
+    for candidate in cast("Iterator[Rewriting]", rule.apply(query)):
         new = query.rewritten(candidate.text)
         text = new.lowered()
         if signature_of(query.session, text, new.statement.values) == signature:
