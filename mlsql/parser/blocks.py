@@ -93,6 +93,14 @@ class Block:
     def pieces(self) -> tuple[Piece, ...]:
         return (*self.columns, *self.conditions, *self.order, *self.others)
 
+    def renames(self, key: Piece) -> bool:
+        """Whether a key of ORDER BY may mean a column of the select and not of FROM: the select's names come first."""
+        wanted = {r.name.lower() for r in key.references if not r.qualifier}
+        given = [c for c in self.columns if c.alias is not None and c.alias.lower() in wanted]
+        return any(len(c.references) != 1 or c.references[0].place != c.body for c in given) or any(
+            c.references[0].name.lower() != (c.alias or "").lower() for c in given
+        )
+
     def has(self, *clauses: str) -> bool:
         return any(c in self.clauses for c in clauses)
 
@@ -315,6 +323,8 @@ class _Blocks:
         place = self.place(tokens)
         mine = [c for c in self.calls if place.start <= c.place.start and c.place.end <= place.end]
         outer = tuple(c for c in mine if not any(o.place.start < c.place.start < o.place.end for o in mine))
+        inner = list(_queries(tokens))  # whose names mean what their own FROM says
+        outer = tuple(c for c in outer if not any(q.start < c.place.start < q.end for q in inner))
         inside = [(c, self.inside(a.place)) for c in outer for a in c.arguments]
         parts = [self.piece(t) for c, t in inside if t]
         # a call is its last token, behind which an operator may follow
@@ -359,6 +369,14 @@ def conjuncts(tokens: Sequence[Token]) -> list[list[Token]]:
             between = False
         parts[-1].append(token)
     return parts
+
+
+def _queries(tokens: Sequence[Token]) -> Iterator[Token]:
+    """The queries in brackets that an expression holds, as spans."""
+    for i, (token, after) in enumerate(pairwise(tokens)):
+        if token.is_symbol("(") and after.word in ("SELECT", "WITH", "FROM", "VALUES", "TABLE"):
+            end = closing(tokens, i)
+            yield replace(token, end=tokens[end if end is not None else -1].end)
 
 
 def is_literal(text: str) -> bool:

@@ -47,7 +47,9 @@ def limited(query: QueryText, block: Block) -> Rewriting | None:
     if any(k.body.source.isdigit() or k.body.source.upper() == "ALL" or not k.plain for k in block.order):
         return None
     aliases = {c.alias.lower() for c in called if c.alias} | {query.lowering.column_name(c).lower() for c in calls}
-    if any(r.name.lower() in aliases for k in block.order for r in k.references):
+    if any(r.name.lower() in aliases for k in block.order for r in k.references) or any(
+        map(block.renames, block.order)
+    ):
         return None
     few = [is_aggregate(query, p) for p in (*block.columns, *block.order) if not p.star]
     limit, rows = block.clauses["LIMIT"].source, query.block_rows(block)
@@ -147,11 +149,15 @@ def limit_below_predict(query: QueryText) -> Iterator[Rewriting]:
         free = {c.lower() for c in columns} - {name.lower() for name in model.columns}
         if block.distinct or not block.clauses["LIMIT"].source.isdigit() or done(block, argument):
             continue
-        if any(is_aggregate(query, p) for p in block.columns if not p.star):
+        if any(is_aggregate(query, p) for p in block.columns if not p.star) or any(map(block.renames, pieces(block))):
             continue
-        pieces = (*block.conditions, *block.order)
-        if all(query.is_fixed(p) and not p.calls and reads_only(p, free, alias) for p in pieces):
+        if all(query.is_fixed(p) and not p.calls and reads_only(p, free, alias) for p in pieces(block)):
             yield query.rewriting(block, [Edit(argument, cut_source(query, block, argument, alias))])
+
+
+def pieces(block: Block) -> Sequence[Piece]:
+    """What decides which rows are shown, and in which order."""
+    return (*block.conditions, *block.order)
 
 
 def reads_only(piece: Piece, free: Collection[str], alias: str) -> bool:
