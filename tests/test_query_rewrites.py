@@ -469,3 +469,6 @@ def test_a_column_with_zero_weights_is_not_read(session: Session, runs: list[int
     assert value == pytest.approx(float(np.sin(2 * np.arange(3000, dtype=np.float32) + 1).sum()), abs=1e-2)
     with pytest.raises(mlsql.DataError):
         rows(session, query, on=False)
+    session.null_prediction = True  # now a NULL in any input is to be seen in the result
+    assert not fired(session, query)
+    assert rows(session, query) == [(None,)]

@@ -78,7 +78,7 @@ def reads_less(query: QueryText, call: PredictCall, variant: Variant) -> bool:
     output = scored(query.session, model, version, [variant.output]).plan.outputs.values()
     before = {leaf.column for leaf in model.leaves(output).values()}
     after = {leaf.column for leaf in leaves_of(query.session, model, version, variant)}
-    return len(after) < len(before)
+    return len(after) < len(before) and query.may_skip(call, variant)
 
 
 def constants_of(

@@ -24,7 +24,7 @@ from ...planner.ops import Column
 from ...types import UNIT
 from ..core import Session
 from ..per_group import groups_of_version
-from .functions import Variant, scored
+from .functions import Variant, leaves_of, scored
 from .lowering import Found, Lowering, asked_for, lowered
 
 CALL = 2e-4  # seconds that DuckDB and Python take for each vector of CHUNK_ROWS rows, whatever the model computes
@@ -171,6 +171,14 @@ class QueryText:
         model, version = self.model(call)
         plain = model.skeleton is None and groups_of_version(self.session, version) is None and bool(model.inputs)
         return plain and not self.variant(call).final
+
+    def may_skip(self, call: PredictCall, variant: Variant) -> bool:
+        """Whether a call may go without the columns that a variant does not read: not if a NULL in one must show."""
+        model, version = self.model(call)
+        read = {leaf.column for leaf in leaves_of(self.session, model, version, variant)}
+        fixed = {name for name, _ in variant.fixed}
+        skipped = [leaf for leaf in model.input_leaves if leaf.column not in read and not fixed.issuperset(leaf.reads)]
+        return not self.session.null_prediction or all(leaf.takes_null for leaf in skipped)
 
     def open_calls(self, block: Block) -> list[PredictCall]:
         """The calls of a block, outermost, that rules may look at."""

@@ -40,6 +40,8 @@ def monotone_comparison(query: QueryText) -> Iterator[Rewriting]:
             if any(b is None for b in bounds):
                 continue
             variant = replace(query.variant(found.call), inside=True, only_read=True)
+            if not query.may_skip(found.call, variant):
+                continue
             call = query.call_text(found.call, variant)
             text = " AND ".join(f"{call} {b}" for b in bounds)
             edits = [Edit(condition.place, f"({text})" if len(bounds) > 1 else text)]
@@ -63,7 +65,8 @@ def monotone_order(query: QueryText) -> Iterator[Rewriting]:
             continue
         if len(key.calls) == 1 and key.calls[0].place == key.body and may_go_inside(query, block, key.calls[0]):
             variant = replace(query.variant(key.calls[0]), inside=True, only_read=True)
-            yield query.rewriting(block, [Edit(key.body, query.call_text(key.calls[0], variant))])
+            if query.may_skip(key.calls[0], variant):
+                yield query.rewriting(block, [Edit(key.body, query.call_text(key.calls[0], variant))])
 
 
 def may_go_inside(query: QueryText, block: Block, call: PredictCall) -> bool:
