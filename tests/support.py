@@ -11,7 +11,12 @@ import numpy as np
 from mlsql.autodiff.gradient import gradients
 from mlsql.executor.device import namespace
 from mlsql.executor.run import Executable, evaluate, executable, leaves
+from mlsql.explain import example
+from mlsql.explain.example import TABLE, moved
+from mlsql.explain.example import bind_rows as bind_rows
+from mlsql.optimizer.frequency import Frequency
 from mlsql.optimizer.rule import RULES
+from mlsql.optimizer.search import Goal
 from mlsql.optimizer.stages import Optimized, optimize, simplify
 from mlsql.parser import parse
 from mlsql.planner.binder import bind_model
@@ -21,7 +26,6 @@ from mlsql.planner.ops import (
     Cast,
     Column,
     Constant,
-    Count,
     Index,
     Multiply,
     Parameter,
@@ -29,16 +33,12 @@ from mlsql.planner.ops import (
     Reshape,
     State,
     Sum,
-    Take,
-    constant,
 )
 from mlsql.planner.plan import Plan
-from mlsql.planner.restrict import Restriction
-from mlsql.planner.skeleton import Join, Union, rows_symbol
 from mlsql.types import DOUBLE, FLOAT, UNIT, RowSet, Symbol
 
 Array = Any
-TABLE = RowSet("table", 7)
+MANY_STEPS = Goal(runs={Frequency.ONCE: 1, Frequency.STEP: 1e6})  # so that what can be computed once, is
 ALL_BUT_EXPAND = tuple(r.name for r in RULES.values() if r.stage != "expand")
 
 
@@ -51,47 +51,18 @@ def bind(text: str, sizes: Mapping[Symbol, int] | None = None, **classes: int) -
     return bind_model(statement, {**(sizes or {}), **{classes_symbol(c): n for c, n in classes.items()}})
 
 
-def bind_rows(text: str, counts: Mapping[str, int], sizes: Mapping[Symbol, int] | None = None) -> Model:
-    """A model over relations of so many rows: a join has as many as its first side, a GROUP BY three groups."""
-    skeleton = bind(text).skeleton
-    if skeleton is None:
-        return bind(text)
-    rows = {name: counts.get(name, 5) for name in skeleton.relations}
-    for step in skeleton.steps:
-        match step:
-            case Join(sides=(first, *_)):
-                rows[step.rows.name] = rows[first.over.name]
-            case Union(parts=parts):
-                rows[step.rows.name] = sum(rows[p.name] for p in parts)
-            case _:
-                rows[step.rows.name] = 3
-    return bind(text, {**(sizes or {}), **{rows_symbol(name): count for name, count in rows.items()}})
-
-
 def batched(model: Model, count: int, *, simple: bool = False, fan_out: Sequence[int] = ()) -> Node:
     """The loss of a model over relations, for a batch of so many rows of its select; TRAIN has it simplified first."""
     assert model.loss is not None
     loss = simplify(Plan({"loss": model.loss})).plan.outputs["loss"] if simple else model.loss
-    index = Index(RowSet("batch", count), model.rows)
-    step = constant(1.0) if fan_out else None
-    return Restriction(model.rows, index, fixed=model.scalars, fan_out=fan_out, step=step).single(loss)
+    return example.batched(loss, model, count, fan_out)
 
 
 def loss_of(model: Model) -> Plan:
     """The loss of a model over TABLE, before any rule has seen it."""
     assert model.loss is not None
     plan = Plan({"loss": model.loss}, model.names)
-    return plan.replaced(moved(model, plan, TABLE))
-
-
-def moved(model: Model, plan: Plan, rows: RowSet, index: Index | None = None) -> dict[Node, Node]:
-    """The model's columns as those of a table, taken by the index of a batch where there is one."""
-    new: dict[Node, Node] = {Count(model.rows): Count(rows if index is None else index.rows)}
-    for n in plan.nodes():
-        if isinstance(n, Column):
-            column = Column(n.name, rows, n.element, n.shape)
-            new[n] = column if index is None else Take(column, index)
-    return new
+    return moved(model, plan, TABLE)
 
 
 def in_double(plan: Plan) -> Plan:
@@ -101,8 +72,8 @@ def in_double(plan: Plan) -> Plan:
         match n:
             case Column(name, rows, element, shape) if element == FLOAT:
                 return Column(name, rows, DOUBLE, shape)
-            case Parameter(name, element, shape) if element == FLOAT:
-                return Parameter(name, DOUBLE, shape)
+            case Parameter(name, element, shape, frozen) if element == FLOAT:
+                return Parameter(name, DOUBLE, shape, frozen)
             case Constant(values, element, shape) if element == FLOAT:
                 return Constant(values, DOUBLE, shape)
             case Cast(x, element) if element == FLOAT:
@@ -123,8 +94,8 @@ def with_gradients(plan: Plan, without: Collection[str] = ()) -> Optimized:
     simple = simplify(plan, without)
     loss = simple.plan.outputs["loss"]
     outputs = {"loss": loss, **{f"by {p.name}": g for p, g in zip(sources, gradients(loss, sources), strict=True)}}
-    best = optimize(Plan(outputs, simple.plan.names), without)
-    return Optimized(best.plan, (*simple.steps, *best.steps))
+    best = optimize(Plan(outputs, simple.plan.names), without, goal=MANY_STEPS)
+    return Optimized(best.plan, (*simple.steps, *best.steps), best.alternatives)
 
 
 # -- arrays ------------------------------------------------------------------------------------------------------------
@@ -316,7 +287,11 @@ def measure(node: Node, arrays: Mapping[Node, Array]) -> Meter:
     names |= {name: metered(names[name], folds, meter) for name, folds in COMPILED_FOLDS.items()}
     loops = {"add_scaled_rows": 2, "put_rows": 0, "find_first": 0, "add_to_first": 1, "copy_first": 0}
     names |= {name: compiled(name, operations) for name, operations in loops.items()}
-    names |= {"einsum": einsum, "where": where, "empty": lambda *a: counted(np.empty(*a), meter)}
+
+    def moment(spec: str, x: Array, y: Array, out: Array) -> None:
+        einsum(spec, counted(x.astype(float), meter), counted(y.astype(float), meter), out)
+
+    names |= {"einsum": einsum, "moment": moment, "where": where, "empty": lambda *a: counted(np.empty(*a), meter)}
     exec(compile(program.source, "<counted>", "exec"), names)
     rows = row_sets([output])
     arena = program.allocate(names["empty"])

@@ -292,7 +292,7 @@ def mlp_step(solver: str = "ADAM") -> Any:
     model = bind(MLP)
     plan = simplify(Plan({"loss": model.loss}, model.names)).plan
     batch = RowSet("batch", 4)
-    plan = plan.replaced(moved(model, plan, RowSet("table", 20), Index(batch, RowSet("table", 20))))
+    plan = moved(model, plan, RowSet("table", 20), Index(batch, RowSet("table", 20)))
     options = {o.name: o.default for o in SOLVERS[solver].options}
     training = training_plan(
         plan, [p.node for p in model.parameters.values()], SOLVERS[solver].build(options), ops.constant(0.1),

@@ -141,7 +141,7 @@ def test_gradients_are_slopes_and_rules_keep_them(text: str, seed: int, batched:
     assert model.loss is not None
     index = Index(RowSet("batch", 4), TABLE) if batched else None
     plain = Plan({"loss": model.loss}, model.names)
-    plain = in_double(plain.replaced(moved(model, plain, TABLE, index)))
+    plain = in_double(moved(model, plain, TABLE, index))
     sources = parameters(plain)
     assume(sources)
     arrays = random_leaves(list(plain.outputs.values()), seed)
@@ -163,7 +163,7 @@ def test_in_float_the_rules_change_no_more_than_rounding(text: str, seed: int) -
     model = bind(text)
     assert model.loss is not None
     plain = Plan({"loss": model.loss}, model.names)
-    plain = plain.replaced(moved(model, plain, TABLE))
+    plain = moved(model, plain, TABLE)
     arrays = random_leaves(list(plain.outputs.values()), seed)
     best = run(with_gradients(plain).plan, arrays)
     without_rules = run(with_gradients(plain, ALL_BUT_EXPAND).plan, arrays)

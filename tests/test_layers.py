@@ -210,7 +210,7 @@ FOLDS: dict[str, list[Call]] = {
 
 def values(plan: Plan, model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the language computes in DOUBLE over TABLE, and the values of columns and parameters by name."""
-    plan = in_double(plan.replaced(moved(model, plan, TABLE)))
+    plan = in_double(moved(model, plan, TABLE))
     arrays = random_leaves(list(plan.outputs.values()), seed=11)
     return run(with_kernels(plan), arrays), {n.name: a for n, a in arrays.items() if isinstance(n, (Column, Parameter))}
 

@@ -6,29 +6,33 @@ one. The loss and the gradients must be the same with all rules, without the one
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
+from pathlib import Path
 
 import numpy as np
 import pytest
 from support import (
     ALL_BUT_EXPAND,
-    TABLE,
-    batched,
+    MANY_STEPS,
     bind,
     bind_rows,
     in_double,
-    moved,
     parameters,
     random_leaves,
     run,
     with_gradients,
 )
 
+from mlsql.autodiff.gradient import gradients
 from mlsql.autodiff.training import gradients_of, spans_of, view_of
 from mlsql.errors import InternalError
 from mlsql.executor.run import executable, leaves
-from mlsql.optimizer.rule import RULES, Rule
-from mlsql.optimizer.stages import STAGES, optimize, simplify
+from mlsql.explain.example import BATCH, COUNTS, plans
+from mlsql.explain.rulebook import before_and_after, book
+from mlsql.optimizer.rewriter import Rewriter
+from mlsql.optimizer.rule import RULES, TEXTS, Rewrite, Rule
+from mlsql.optimizer.search import considered
+from mlsql.optimizer.stages import STAGES, optimize, run_stage, simplify
 from mlsql.planner.node import OPERATORS, Node
 from mlsql.planner.ops import (
     Add,
@@ -52,26 +56,7 @@ from mlsql.planner.plan import Plan
 from mlsql.types import BIGINT, DOUBLE, FLOAT, RowSet
 
 every_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-BATCH = RowSet("batch", 4)
-
-
-# -- examples ----------------------------------------------------------------------------------------------------------
-
-# How many rows the relations of the examples have: a flight has one plane, and few nodes are labelled.
-COUNTS = {"nodes": 6, "edges": 8, "labels": 4, "links": 8, "flights": 8, "planes": 5}
-
-
-def examples(rule: Rule) -> Iterator[Plan]:
-    """The loss of a rule's example, over all rows and over a batch of them; the select's columns beside it."""
-    model = bind_rows(rule.example, COUNTS)
-    assert model.loss is not None, f"the example of {rule.name} minimizes nothing"
-    plan = Plan({**model.columns, "loss": model.loss}, model.names)
-    if model.skeleton is None:
-        for index in (None, Index(BATCH, TABLE)):
-            yield plan.replaced(moved(model, plan, TABLE, index))
-    else:
-        yield plan
-        yield Plan({"loss": batched(model, 4)}, model.names)
+DOCS = Path(__file__).parent.parent / "docs"
 
 
 NODES, EDGES, GROUPS = RowSet("nodes", 6), RowSet("edges", 8), RowSet("groups", 3)
@@ -86,7 +71,7 @@ def learned(*shape: int) -> Node:
 
 @every_rule
 def test_a_rule_says_all_of_itself(rule: Rule) -> None:
-    for part in ("name", "law", "before", "after", "when", "why", "example"):
+    for part in TEXTS:
         assert getattr(rule, part).strip(), f"{rule.name} has no {part}"
     assert rule.before != rule.after
     assert rule.stage in [name for name, _ in STAGES], f"{rule.name} is in no stage that runs"
@@ -96,15 +81,16 @@ def test_a_rule_says_all_of_itself(rule: Rule) -> None:
 @every_rule
 def test_a_rule_fires_on_its_example(rule: Rule) -> None:
     fired = set()
-    for plan in examples(rule):
+    for plan in plans(rule.example):
         fired |= {s.rule.name for s in simplify(plan, wanted=["loss"]).steps}
         fired |= {s.rule.name for s in with_gradients(plan.keep(["loss"])).steps}
+        fired |= {rule.name} if sides_of(plan, rule) else set()
     assert rule.name in fired, f"{rule.name} does not fire on {rule.example}; these do: {sorted(fired)}"
 
 
 @every_rule
 def test_a_step_keeps_the_type(rule: Rule) -> None:
-    for plan in examples(rule):
+    for plan in plans(rule.example):
         optimized = with_gradients(plan.keep(["loss"]))
         assert all(s.after is None or s.before.type == s.after.type for s in optimized.steps)
         for p in parameters(plan.keep(["loss"])):
@@ -114,7 +100,7 @@ def test_a_step_keeps_the_type(rule: Rule) -> None:
 
 @every_rule
 def test_a_rule_changes_no_value(rule: Rule) -> None:
-    for plan in examples(rule):
+    for plan in plans(rule.example):
         exact = in_double(plan.keep(["loss"]))
         arrays = random_leaves(list(exact.outputs.values()), seed=7, positive=True)
         values = {
@@ -133,20 +119,41 @@ def without_or_less(rule: Rule) -> Collection[str]:
     return () if rule.stage == "expand" else (rule.name,)
 
 
+def sides_of(plan: Plan, rule: Rule) -> list[tuple[Node, Node]]:
+    """Both sides of all that the search makes with a rule of a loss and its gradients."""
+    loss = simplify(plan.keep(["loss"])).plan.outputs["loss"]
+    outputs = [loss, *gradients(loss, parameters(plan))]
+    simple = simplify(Plan({str(i): n for i, n in enumerate(outputs)})).plan
+    steps = considered(simple, Rewriter("explore"), Rewriter("simplify"))
+    return [(s.before, s.after) for s in steps if s.rule is rule and s.after is not None]
+
+
+@every_rule
+def test_all_that_the_search_considers_is_the_same(rule: Rule) -> None:
+    """Whether it is taken or not: both sides of every rewriting, on random rows."""
+    for plan in plans(rule.example):
+        sides = sides_of(in_double(plan), rule)
+        every = Plan({str(i): n for i, n in enumerate(n for pair in sides for n in pair)})
+        nodes = run_stage("expand", every, [])
+        values = list(run(nodes, random_leaves(list(nodes.outputs.values()), seed=3)).values()) if sides else []
+        for (before, after), x, y in zip(sides, values[::2], values[1::2], strict=True):
+            np.testing.assert_allclose(x, y, 1e-9, 1e-9, err_msg=f"{before} and {after}")
+
+
 @every_rule
 def test_a_rule_can_be_switched_off(rule: Rule) -> None:
     if rule.stage in ("prune", "share"):
         pytest.skip("says what is so by itself")
-    for plan in examples(rule):
+    for plan in plans(rule.example):
         steps = with_gradients(plan.keep(["loss"]), (rule.name,)).steps
         assert rule.name not in {s.rule.name for s in steps}
 
 
 @every_rule
 def test_optimizing_twice_changes_nothing_more(rule: Rule) -> None:
-    for plan in examples(rule):
+    for plan in plans(rule.example):
         once = with_gradients(plan.keep(["loss"])).plan
-        twice = optimize(once)
+        twice = optimize(once, goal=MANY_STEPS)
         assert [s.rule.name for s in twice.steps if s.before is not s.after] == []
         assert twice.plan.outputs == once.outputs
 
@@ -215,17 +222,33 @@ def test_the_flat_gradient_is_put_together_from_its_parts() -> None:
     assert len(placed) == 3
 
 
+def test_the_rule_book_is_what_the_rules_say() -> None:
+    """Where this fails, scripts/rules.sh writes docs/rules.md again."""
+    assert (DOCS / "rules.md").read_text(encoding="utf-8") == book()
+
+
+@every_rule
+def test_the_rule_book_shows_what_a_rule_does_to_its_example(rule: Rule) -> None:
+    found = before_and_after(rule)
+    assert found is not None, f"{rule.name} does not fire on {rule.example}"
+    before, after = found
+    assert before and after and before != after
+
+
+def made_up(name: str, apply: Rewrite) -> Rule:
+    """A rule over sums that says nothing of itself."""
+    return Rule(**(dict.fromkeys(TEXTS, "") | {"name": name, "stage": "simplify"}), on=(Add,), apply=apply)
+
+
 def test_a_rule_that_changes_a_type_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = Rule("wrong", "simplify", "", "", "", "", "", "", (Add,), lambda n: constant(0.0, DOUBLE))
-    monkeypatch.setitem(RULES, "wrong", wrong)
+    monkeypatch.setitem(RULES, "wrong", made_up("wrong", lambda n: constant(0.0, DOUBLE)))
     plan = Plan({"y": Add(Parameter("a", FLOAT), Parameter("b", FLOAT))})
     with pytest.raises(InternalError, match="the rule wrong turned FLOAT into DOUBLE"):
         optimize(plan)
 
 
 def test_rules_without_an_end_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    swap = Rule("swap", "simplify", "", "", "", "", "", "", (Add,), lambda n: Add(n.y, n.x))
-    monkeypatch.setitem(RULES, "swap", swap)
+    monkeypatch.setitem(RULES, "swap", made_up("swap", lambda n: Add(n.y, n.x)))
     plan = Plan({"y": Add(Parameter("a", FLOAT), Parameter("b", FLOAT))})
     with pytest.raises(InternalError, match="do not come to an end; the last was swap"):
         optimize(plan)

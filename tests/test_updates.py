@@ -74,7 +74,7 @@ def trained(
     batch = table if whole else RowSet("batch", BATCH)
     index = None if whole else Index(batch, table)
     plan = simplify(Plan({"loss": model.loss}, model.names)).plan
-    plan = plan.replaced(moved(model, plan, table, index))
+    plan = moved(model, plan, table, index)
     rate = learning_rate(o["learning_rate"], o["schedule"], o["warmup_steps"], steps, STEP)
     training = training_plan(
         plan, [p.node for p in model.parameters.values()], SOLVERS[solver].build(o), rate, solver=solver, epochs=0,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..planner.node import Node, walk
+from ..planner.node import Node, over_rows, walk
 from ..planner.ops import Column, Count, Counter, Index, Parameter, Pick, Place, Positions, Regroup, State
 from ..planner.plan import Plan
-from ..types import UNIT, RowSet, Type, concrete
+from ..types import UNIT, RowSet, concrete
 from .device import Array
 from .run import evaluate
 
@@ -22,28 +21,9 @@ def shrunk(outputs: Sequence[Node], limit: int = SAMPLE_ROWS) -> list[Node]:
     """The same plan over at most ``limit`` rows of every row set that no other is made of."""
     # rows that are laid out as groups of slots must go on fitting together
     regrouped = [n for n in walk(outputs) if isinstance(n, Regroup)]
-    small = {r: r for n in regrouped for r in (n.rows, n.x.type.rows)}
-
-    def smaller(value: Any) -> Any:
-        if isinstance(value, RowSet) and value != UNIT:
-            return small.setdefault(value, RowSet(value.name, min(value.rows or limit, limit)))
-        if isinstance(value, Type):
-            return value.with_(rows=smaller(value.rows))
-        return value
-
-    new: dict[Node, Node] = {}
-    for node in walk(outputs):
-        inputs = iter([new[n] for n in node.inputs])
-        fields: dict[str, Any] = {}
-        for f in dataclasses.fields(node):
-            value = getattr(node, f.name)
-            if isinstance(value, Node):
-                fields[f.name] = next(inputs)
-            elif isinstance(value, tuple) and any(isinstance(v, Node) for v in value):
-                fields[f.name] = tuple(next(inputs) for _ in value)
-            else:
-                fields[f.name] = smaller(value)
-        new[node] = type(node)(**fields)
+    fixed = {r for n in regrouped for r in (n.rows, n.x.type.rows)} | {UNIT}
+    every = {r for n in walk(outputs) for r in n.row_sets()} - fixed
+    new = over_rows(outputs, {r: RowSet(r.name, min(r.rows or limit, limit)) for r in every})
     return [new[n] for n in outputs]
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import functools
+import os
+import platform
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..planner.ops.contract import ROW, as_matrix_product
 from ..planner.scalar import FUNCTIONS
 
 Array = NDArray[Any]
@@ -45,6 +49,35 @@ def einsum(spec: str, x: Array, y: Array, out: Array) -> None:
     np.einsum(spec, x, y, out=out, optimize=True)
 
 
+def moment(spec: str, x: Array, y: Array, out: Array) -> None:
+    """Einstein summation over all rows ("r") in 64 bits, a block of rows at a time."""
+    folded = [ROW in letters for letters in spec.partition("->")[0].split(",")]
+    rows, widest = max((len(a), a[:1].size) for a, has_rows in zip((x, y), folded, strict=True) if has_rows)
+    block = max(1, BLOCK_BYTES // (8 * max(1, widest)))
+    product = matrix_product(spec)
+    out[...] = 0
+    for start in range(0, rows, block):
+        parts = [a[start : start + block] if has_rows else a for a, has_rows in zip((x, y), folded, strict=True)]
+        first = parts[0].astype(np.float64, copy=False)
+        second = first if y is x else parts[1].astype(np.float64, copy=False)
+        out += product(first, second)
+
+
+def matrix_product(spec: str) -> Callable[[Array, Array], Any]:
+    """A contraction of two arrays, by a matrix product where it is one."""
+    form = as_matrix_product(spec)
+    if form is None:
+        return lambda x, y: np.einsum(spec, x, y, optimize=True)
+    swapped, *turned = form
+    first, second = (bool(t) for t in turned)
+
+    def product(x: Array, y: Array) -> Any:
+        a, b = x.T if first else x, y.T if second else y
+        return b @ a if swapped else a @ b
+
+    return product
+
+
 def place_parts(parts: Sequence[Array], windows: Sequence[Array]) -> None:
     """Copy each part into its window of one array, a block of rows at a time.
 
@@ -69,6 +102,34 @@ def erf(x: Array, out: Array, dtype: str | None = None) -> None:
     from scipy.special import erf as special_erf
 
     special_erf(x, out, dtype=dtype)
+
+
+def cores() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a measurement is valid for."""
+
+    processor: str
+    cores: int
+    numpy: str
+
+
+def identity() -> Identity:
+    """This machine."""
+    return Identity(processor(), cores(), np.__version__)
+
+
+def processor() -> str:
+    """The processor's name, from /proc/cpuinfo where there is one."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 @functools.cache
@@ -109,7 +170,7 @@ def namespace() -> dict[str, Any]:
     names.update(abs=np.absolute, matmul=np.matmul, copyto=np.copyto, arange=np.arange, empty=np.empty)
     names.update({f"number_{name}": function for name, function in FUNCTIONS.items()})
     names.update({f"number_{name}": on_number(getattr(np, name)) for name in PARTIAL})
-    for helper in (array, fill, cast, where, einsum, place_parts, erf):
+    for helper in (array, fill, cast, where, einsum, moment, place_parts, erf):
         names[helper.__name__] = helper
     names.update({name: later(module, name) for module, listed in COMPILED.items() for name in listed.split()})
     return names

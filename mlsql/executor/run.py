@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..planner.node import Node, depends_on, substitute, walk
+from ..planner.node import Node, depends_on, over_rows, substitute, walk
 from ..planner.ops import Column, Count, Counter, Index, Max, Min, Parameter, Positions, State, Sum, constant
 from ..planner.plan import Plan
 from ..types import RowSet
@@ -61,13 +61,8 @@ def leaves(nodes: Sequence[Node]) -> list[Node]:
 def resized(outputs: Sequence[Node], rows: RowSet, count: int) -> tuple[list[Node], RowSet]:
     """A plan over a row set, made for ``count`` rows of it at a time."""
     part = RowSet(rows.name, count)
-    moved: dict[Node, Node] = {}
-    for n in walk(outputs):
-        if isinstance(n, Column) and n.rows == rows:
-            moved[n] = Column(n.name, part, n.element, n.shape)
-        elif isinstance(n, Count) and n.rows == rows:
-            moved[n] = Count(part)
-    return substitute(outputs, moved), part
+    moved = over_rows(outputs, {rows: part})
+    return [moved[n] for n in outputs], part
 
 
 class Folding:

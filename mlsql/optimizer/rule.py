@@ -7,7 +7,7 @@ leave the loss and the gradients as they were.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from ..planner.node import Node
@@ -19,6 +19,7 @@ Rewrite = Callable[..., Node | None]
 class Rule:
     """One rule of the optimizer.
 
+    ``databases`` and ``learning`` are the names by which either field knows it, for a reader who comes from there.
     ``apply`` gives the node that replaces its argument, or None where the rule does not apply. It is asked only about
     nodes of the operators in ``on``. With ``with_readers`` it also gets the nodes that read each node of the plan; an
     output of the plan is among its own readers.
@@ -31,6 +32,8 @@ class Rule:
     after: str
     when: str
     why: str
+    databases: str
+    learning: str
     example: str
     on: tuple[type[Node], ...]
     apply: Rewrite
@@ -38,6 +41,7 @@ class Rule:
 
 
 RULES: dict[str, Rule] = {}
+TEXTS = tuple(f.name for f in fields(Rule) if f.type == "str")  # what a rule says of itself, in the order of reading
 
 
 def rule(
@@ -46,6 +50,8 @@ def rule(
     before: str,
     after: str,
     why: str,
+    databases: str,
+    learning: str,
     example: str,
     when: str = "always",
     stage: str = "simplify",
@@ -55,7 +61,9 @@ def rule(
 
     def declare(apply: Rewrite) -> Rewrite:
         name = apply.__name__
-        RULES[name] = Rule(name, stage, law, before, after, when, why, example, on, apply, with_readers)
+        RULES[name] = Rule(
+            name, stage, law, before, after, when, why, databases, learning, example, on, apply, with_readers
+        )
         return apply
 
     return declare
@@ -66,7 +74,15 @@ QUERY_RULES: dict[str, Rule] = {}
 
 
 def query_rule(
-    *, law: str, before: str, after: str, when: str, why: str, example: str
+    *,
+    law: str,
+    before: str,
+    after: str,
+    when: str,
+    why: str,
+    databases: str,
+    learning: str,
+    example: str,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Declare the function below as the rewriting of a rule about queries that has its name.
 
@@ -76,7 +92,7 @@ def query_rule(
 
     def declare(apply: Callable[..., Any]) -> Callable[..., Any]:
         name = apply.__name__
-        QUERY_RULES[name] = Rule(name, "query", law, before, after, when, why, example, (), apply)
+        QUERY_RULES[name] = Rule(name, "query", law, before, after, when, why, databases, learning, example, (), apply)
         return apply
 
     return declare

@@ -7,14 +7,16 @@ subexpressions are free, and a gradient finds the forward pass's intermediates w
 from __future__ import annotations
 
 import dataclasses
+import functools
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform
 
 from ..errors import InternalError
-from ..types import UNIT, RowSet, Type
+from ..types import DOUBLE, UNIT, RowSet, Type
+from .work import CALL, NOTHING, Work
 
 
 class Emitter(Protocol):
@@ -71,7 +73,7 @@ class Interned(type):
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         fresh = super().__call__(*args, **kwargs)
-        key = (cls, *(_exact(getattr(fresh, f.name)) for f in dataclasses.fields(fresh)))
+        key = (cls, *(exact(getattr(fresh, name)) for name in field_names(cls)))
         with Interned._lock:
             known = Interned._nodes.get(key)
             if known is not None:
@@ -81,12 +83,18 @@ class Interned(type):
         return fresh
 
 
-def _exact(value: Any) -> Any:
-    """A key that tells 0.0 from -0.0 and holds NaN equal to itself."""
+@functools.cache
+def field_names(cls: type) -> tuple[str, ...]:
+    """The names of an operator's fields, in order."""
+    return tuple(f.name for f in dataclasses.fields(cls))
+
+
+def exact(value: Any) -> Any:
+    """A key for a value of a field that tells 0.0 from -0.0 and holds NaN equal to itself."""
     if isinstance(value, float):
         return value.hex()
     if isinstance(value, tuple):
-        return tuple(_exact(v) for v in value)
+        return tuple(exact(v) for v in value)
     return value
 
 
@@ -103,8 +111,8 @@ class Node(metaclass=Interned):
     def inputs(self) -> tuple[Node, ...]:
         """The nodes this one reads, in the order of the fields."""
         found: list[Node] = []
-        for f in dataclasses.fields(self):
-            value = getattr(self, f.name)
+        for name in field_names(type(self)):
+            value = getattr(self, name)
             if isinstance(value, Node):
                 found.append(value)
             elif isinstance(value, tuple):
@@ -129,12 +137,38 @@ class Node(metaclass=Interned):
         Comparisons and choices count like arithmetic; copies and the arithmetic of positions do not.
         """
         simpler = self.expand()
-        inputs = set(walk(self.inputs))
-        return 0 if simpler is None else sum(n.flops() for n in walk([simpler]) if n not in inputs)
+        return 0 if simpler is None else sum(n.flops() for n in walk([simpler], self.inputs))
 
     def bytes(self) -> int:
         """Bytes read and written by one evaluation."""
         return 0 if self.is_view else sum(n.nbytes for n in (*self.inputs, self))
+
+    def work(self) -> Work:
+        """What one evaluation does, by the resource that it takes; the cost model gives each its rate.
+
+        By default one call that reads the inputs and writes the output, or the work of the simpler operators.
+        """
+        if self.is_view:
+            return NOTHING
+        simpler = self.expand()
+        if simpler is None:
+            return Work((("add", self.flops()),), streamed=self.bytes(), calls=CALL, is_double=self.is_double)
+        inputs = set(walk(self.inputs))
+        return sum((n.work() for n in walk([simpler]) if n not in inputs), NOTHING)
+
+    @property
+    def is_double(self) -> bool:
+        """Whether the output holds numbers of 64 bits."""
+        return self.type.element == DOUBLE
+
+    @cached_property
+    def is_number(self) -> bool:
+        """Whether it can be computed as a plain number of Python's rather than as an array of one."""
+        return self.type.rows == UNIT and all(d == 1 for d in self.type.shape) and self.counts()
+
+    def counts(self) -> bool:
+        """For a value that is one number: whether it comes from plain numbers, or makes one of an array."""
+        return False
 
     @property
     def nbytes(self) -> int:
@@ -157,17 +191,22 @@ class Node(metaclass=Interned):
         """The same value from simpler operators, or None for an operator that has a kernel."""
         return None
 
-    def with_inputs(self, inputs: Iterable[Node]) -> Node:
-        """This operator over other inputs."""
+    def with_inputs(self, inputs: Iterable[Node], rows: Mapping[RowSet, RowSet] | None = None) -> Node:
+        """This operator over other inputs; ``rows`` says which row sets give way to others."""
+        rows = rows or {}
         rest = iter(inputs)
         values: dict[str, Any] = {}
-        for f in dataclasses.fields(self):
-            value = getattr(self, f.name)
+        for name in field_names(type(self)):
+            value = getattr(self, name)
             if isinstance(value, Node):
                 value = next(rest)
             elif isinstance(value, tuple) and any(isinstance(v, Node) for v in value):
                 value = tuple(next(rest) if isinstance(v, Node) else v for v in value)
-            values[f.name] = value
+            elif isinstance(value, RowSet):
+                value = rows.get(value, value)
+            elif isinstance(value, Type) and value.rows in rows:
+                value = value.with_(rows=rows[value.rows])
+            values[name] = value
         return type(self)(**values)
 
     @classmethod
@@ -177,7 +216,7 @@ class Node(metaclass=Interned):
 
     def attributes(self) -> dict[str, Any]:
         """The fields that are not inputs."""
-        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        plain = {name: getattr(self, name) for name in field_names(type(self))}
         return {
             k: v
             for k, v in plain.items()
@@ -213,15 +252,18 @@ def size_of(type: Type) -> int:
     return size
 
 
-def walk(outputs: Iterable[Node]) -> Iterator[Node]:
-    """Every node once, inputs before the nodes that read them, in an order that depends on the plan alone."""
+def walk(outputs: Iterable[Node], known: Container[Node] = ()) -> Iterator[Node]:
+    """Every node once, inputs before the nodes that read them, in an order that depends on the plan alone.
+
+    Nodes in ``known``, and what only they read, are left out.
+    """
     seen: set[Node] = set()
     stack: list[tuple[Node, bool]] = [(n, False) for n in reversed(list(outputs))]
     while stack:
         node, ready = stack.pop()
         if ready:
             yield node
-        elif node not in seen:
+        elif node not in seen and node not in known:
             seen.add(node)
             stack.append((node, True))
             stack += [(n, False) for n in reversed(node.inputs) if n not in seen]
@@ -252,6 +294,18 @@ def rebuilt(outputs: Iterable[Node], replacement: Mapping[Node, Node]) -> dict[N
         else:
             inputs = tuple(new[n] for n in node.inputs)
             new[node] = node if inputs == node.inputs else node.with_inputs(inputs)
+    return new
+
+
+def over_rows(
+    outputs: Iterable[Node], rows: Mapping[RowSet, RowSet], replacement: Mapping[Node, Node] | None = None
+) -> dict[Node, Node]:
+    """Every node of a plan, and what it becomes over other rows: a row set in ``rows`` gives way to another one
+    wherever it is named, and some nodes are replaced by others."""
+    new: dict[Node, Node] = dict(replacement or {})
+    for node in walk(outputs):
+        if node not in new:
+            new[node] = node.with_inputs([new[n] for n in node.inputs], rows)
     return new
 
 

@@ -46,8 +46,8 @@ class Nulls:
     def decided(self, out: Node, x: Node, y: Node, decisive: tuple[Node, Node]) -> Node:
         """AND and OR: one side that decides is enough, whatever the other is, or whether it is there."""
         first, second = self.flag(x), self.flag(y)
-        if first is None and second is None:
-            return out
+        if (first is None and second is None) or out.type.rank:
+            return out  # a flag is one a row: of a tensor all or nothing is known
         known = both([first, second])
         alone = [both([f, d]) if f is not None else d for f, d in zip((first, second), decisive, strict=True)]
         return self.declare(out, functools.reduce(Or, [n for n in (known, *alone) if n is not None]))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from .node import Node, rebuilt, rewrite, walk
+from ..types import RowSet
+from .node import Node, over_rows, rebuilt, rewrite, walk
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class Plan:
     def replaced(self, replacement: Mapping[Node, Node]) -> Plan:
         """The plan with some nodes replaced by others wherever they stand."""
         new = rebuilt(self.outputs.values(), replacement)
+        return Plan({k: new[n] for k, n in self.outputs.items()}, self.renamed(new))
+
+    def over(self, rows: Mapping[RowSet, RowSet], replacement: Mapping[Node, Node]) -> Plan:
+        """The plan over other rows, with some nodes replaced: see ``over_rows``."""
+        new = over_rows(self.outputs.values(), rows, replacement)
         return Plan({k: new[n] for k, n in self.outputs.items()}, self.renamed(new))
 
     def renamed(self, new: Mapping[Node, Node]) -> dict[Node, str]:

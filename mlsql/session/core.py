@@ -12,6 +12,7 @@ from ..errors import InternalError, ProgrammingError
 from ..executor.catalog import Catalog
 from ..executor.results import Rows
 from ..executor.storage import Storage
+from ..optimizer.machine import Machine
 from ..parser import split
 from ..parser.statements import Statement
 from ..progress import Progress
@@ -47,6 +48,8 @@ class Session:
         self.null_prediction = False
         self.optimizer = True  # whether queries are rewritten
         self.scorings: dict[Any, Any] = {}  # plans made for single queries, by what they were made of
+        self.machine_choice: str | None = None  # SET mlsql_machine; None: what the environment says
+        self._machine: Machine | None = None
         self.held: list[str] = []  # tables that the last statement reads under private names
         self.number = next(NUMBERS)  # DuckDB's functions belong to all connections of a database
 
@@ -74,7 +77,7 @@ class Session:
     def run(self, statement: Statement) -> Rows:
         """Run one statement."""
         self.release()
-        from . import create, evaluate, explain, look, predict, train  # noqa: F401  (fills the table)
+        from . import create, evaluate, explain, look, machine, predict, train  # noqa: F401  (fills the table)
 
         run = RUNS.get(type(statement))
         if run is None:
@@ -90,6 +93,19 @@ class Session:
             rows = self.run(statement)
         assert rows is not None
         return rows
+
+    def machine(self) -> Machine:
+        """The machine that plans are costed for: measured, quickly at first use, or the assumed one if that is set."""
+        if self._machine is None:
+            from .machine import DEFAULT, find_machine, first_choice
+
+            choice = self.machine_choice or first_choice()
+            self._machine = Machine() if choice == DEFAULT else find_machine(self.catalog)
+        return self._machine
+
+    def forget_machine(self) -> None:
+        """Find the machine anew when it is next asked for."""
+        self._machine = None
 
     def close(self) -> None:
         """Close the database."""

@@ -6,7 +6,8 @@ from typing import Any
 
 from ..errors import ProgrammingError, suggest
 from ..executor.results import Rows
-from ..optimizer.rule import QUERY_RULES, RULES
+from ..explain.rulebook import before_and_after
+from ..optimizer.rule import QUERY_RULES, RULES, TEXTS
 from ..parser.statements import DescribeModel, ExplainRule, ShowLayers, ShowModels, ShowRules, ShowTraining
 from ..planner.binder import bind_model
 from ..planner.functions import FUNCTIONS
@@ -41,8 +42,11 @@ def explain_rule(session: Session, statement: ExplainRule) -> Rows:
     if rule is None:
         hint = suggest(str(statement.rule), rules) or "SHOW RULES lists them"
         raise ProgrammingError(f"there is no rule {statement.rule}", place=statement.rule.place, hint=hint)
-    fields = ("name", "stage", "law", "before", "after", "when", "why", "example")
-    return table_rows(session, {"part": list(fields), "text": [getattr(rule, f) for f in fields]})
+    parts = {name: getattr(rule, name) for name in TEXTS}
+    if rule.name in RULES:
+        before, after = before_and_after(rule) or ("", "")
+        parts |= {"example before": before, "example after": after}
+    return table_rows(session, {"part": list(parts), "text": list(parts.values())})
 
 
 @runs(ShowLayers)
@@ -57,9 +61,9 @@ def show_layers(session: Session, statement: ShowLayers) -> Rows:
 @runs(ShowRules)
 def show_rules(session: Session, statement: ShowRules) -> Rows:
     """A row a rule of the optimizer."""
-    rules = list((RULES | QUERY_RULES).values())
-    fields = ("name", "stage", "law", "before", "after", "when", "why")
-    return table_rows(session, {f: [getattr(r, f) for r in rules] for f in fields})
+    rules = (RULES | QUERY_RULES).values()
+    shown = [name for name in TEXTS if name != "example"]
+    return table_rows(session, {name: [getattr(r, name) for r in rules] for name in shown})
 
 
 @runs(DescribeModel)

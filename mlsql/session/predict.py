@@ -53,17 +53,32 @@ def without_predict(session: Session, query: Query) -> Query:
     return Query(text.partition("FROM")[2], query.place, statement.values)
 
 
-OPTIONS = {"mlsql_null_prediction": "null_prediction", "mlsql_optimizer": "optimizer"}  # and where the session has it
+SWITCHES = {"mlsql_null_prediction": "null_prediction", "mlsql_optimizer": "optimizer"}  # and where the session has it
+OPTIONS = ("mlsql_machine", *SWITCHES)
 
 
 @runs(SetOption)
 def set_option(session: Session, statement: SetOption) -> Rows:
     """SET mlsql_...: options of this session."""
     name = statement.name.lower()
-    if name not in OPTIONS:
+    if name == "mlsql_machine":
+        return set_machine(session, statement)
+    if name not in SWITCHES:
         hint = suggest(name, OPTIONS) or f"options are {listed(OPTIONS)}"
         raise ProgrammingError(f"unknown option {statement.name}", place=statement.place, hint=hint)
     if not isinstance(statement.value, bool):
         raise ProgrammingError(f"{name} is true or false", place=statement.place)
-    setattr(session, OPTIONS[name], statement.value)
+    setattr(session, SWITCHES[name], statement.value)
     return message_rows(session, f"{name} = {str(statement.value).lower()}")
+
+
+def set_machine(session: Session, statement: SetOption) -> Rows:
+    """SET mlsql_machine: whether plans are costed for this machine, or for an assumed one that is the same anywhere."""
+    from .machine import CHOICES
+
+    choice = str(statement.value).lower()
+    if choice not in CHOICES:
+        raise ProgrammingError("mlsql_machine is 'measured' or 'default'", place=statement.place)
+    session.machine_choice = choice
+    session.forget_machine()
+    return message_rows(session, f"mlsql_machine = {choice}")

@@ -20,11 +20,9 @@ from ..optimizer.stages import optimize, simplify
 from ..parser.statements import CreateModel, Train
 from ..planner.model import Model
 from ..planner.node import Node
-from ..planner.ops import Count
 from ..planner.plan import Plan
 from ..planner.relational import is_relational
 from ..types import RowSet
-from .batch import batch_leaves
 from .core import Session, runs
 from .models import sizes_told
 from .per_group import (
@@ -208,8 +206,7 @@ def validator(
     simplified = simplify(Plan({"loss": model.loss}, model.names)).plan
     if by_group is not None:
         return validator_of_groups(model, simplified, loop, held_out, by_group.groups, place)
-    plan = simplified.replaced({Count(model.rows): Count(rows), **batch_leaves(model, simplified, rows, None)})
-    plan = plan.replaced(parameter_views(loop))
+    plan = simplified.over({model.rows: rows}, {}).replaced(parameter_views(loop))
     return validation(optimize(plan).plan, rows, held_out.columns)
 
 

@@ -20,7 +20,7 @@ from ...planner.ops import (
     Subtract,
     like,
 )
-from ...types import DOUBLE, FLOAT, INTEGER
+from ...types import DOUBLE, FLOAT, INTEGER, UNIT
 from ..rule import rule
 
 MAPS = tuple(o for o in OPERATORS.values() if issubclass(o, Map) and o is not Cast)
@@ -33,6 +33,8 @@ MAPS = tuple(o for o in OPERATORS.values() if issubclass(o, Map) and o is not Ca
     after="the number f(2, 3)",
     when="every operand is a known number and f is defined there",
     why="computed once while planning instead of at every step",
+    databases="constant folding",
+    learning="constant folding",
     example="CREATE MODEL m INPUT (x FLOAT) AS SELECT x * (2 + 3) AS y MINIMIZE AVG(y)",
 )
 def fold_constants(node: Node) -> Node | None:
@@ -63,6 +65,8 @@ def is_number(node: Node, value: float) -> bool:
     before="x * 1, x / 1, x + 0, x - 0, x ** 1",
     after="x",
     why="one pass over memory less",
+    databases="expression simplification",
+    learning="algebraic simplification; identity elimination",
     example="CREATE MODEL m INPUT (x FLOAT) AS SELECT x * 1 + 0 AS y MINIMIZE AVG(y)",
 )
 def drop_neutral(node: Node) -> Node | None:
@@ -92,6 +96,8 @@ def drop_neutral(node: Node) -> Node | None:
     before="x + (-y)",
     after="x - y",
     why="the negation costs nothing inside the subtraction; further out it meets another one and goes away",
+    databases="expression canonicalization",
+    learning="algebraic simplification",
     example="CREATE MODEL m INPUT (x FLOAT) PARAMETERS (w FLOAT) AS SELECT x - (-w) AS y MINIMIZE AVG(-(-y))",
 )
 def absorb_negation(node: Node) -> Node | None:
@@ -125,6 +131,8 @@ def absorb_negation(node: Node) -> Node | None:
     before="x ** 2",
     after="x * x",
     why="a product costs one operation, a general power about a hundred",
+    databases="strength reduction",
+    learning="strength reduction; square in place of pow",
     example="CREATE MODEL m INPUT (x FLOAT) PARAMETERS (w FLOAT) AS SELECT (x - w) ** 2 AS y MINIMIZE AVG(y)",
 )
 def power_to_product(node: Node) -> Node | None:
@@ -149,6 +157,8 @@ def power_to_product(node: Node) -> Node | None:
     after="6 * x",
     when="a and b are known numbers",
     why="one product with the large operand instead of two",
+    databases="reassociation; constant folding",
+    learning="reassociation; scale folding",
     example="CREATE MODEL m INPUT (x FLOAT) PARAMETERS (w FLOAT) AS SELECT 2 * (3 * (x * w)) AS y MINIMIZE AVG(y)",
 )
 def gather_factors(node: Node) -> Node | None:
@@ -163,7 +173,46 @@ def gather_factors(node: Node) -> Node | None:
             pass
         case _:
             return None
-    return Multiply(Multiply(a, b), x) if a.value is not None and b.value is not None else None
+    if a.value is None or b.value is None or isinstance(x, Constant):
+        return None  # three numbers could be gathered for ever
+    return Multiply(Multiply(a, b), x)
+
+
+@rule(
+    Add,
+    Subtract,
+    law="c * x + c * y = c * (x + y) for one number c",
+    before="c * x - c * y",
+    after="c * (x - y)",
+    when="x and y are as large as the result",
+    why="one product less; and what is small is subtracted before it is summed, not after",
+    databases="common factor",
+    learning="fusing the loss's 1/n into one product",
+    example="CREATE MODEL m INPUT (x FLOAT[2]) TARGET (y BOOLEAN) AS SELECT LINEAR(x, 1) AS z "
+    "MINIMIZE AVG(BINARY_CROSS_ENTROPY(z, y))",
+)
+def factor_out_number(node: Node) -> Node | None:
+    if node.type.rows == UNIT:
+        return None
+    (c, x), (d, y) = map(number_and_rest, node.inputs)
+    if c is None or c is not d or not x.type == y.type == node.type:
+        return None
+    return Multiply(c, node.with_inputs([x, y]))
+
+
+def number_and_rest(node: Node) -> tuple[Node | None, Node]:
+    """A product as a single number and what it multiplies; None if it is no such product."""
+    match node:
+        case Multiply(c, x) if is_single(c):
+            return c, x
+        case Multiply(x, c) if is_single(c):
+            return c, x
+    return None, node
+
+
+def is_single(node: Node) -> bool:
+    """Whether a value is a single number for all rows."""
+    return node.type.rows == UNIT and node.type.entry_size == 1
 
 
 @rule(
@@ -172,6 +221,8 @@ def gather_factors(node: Node) -> Node | None:
     before="x + x",
     after="2 * x",
     why="the factor meets others and folds into one number",
+    databases="expression canonicalization",
+    learning="algebraic simplification of accumulated gradients",
     example="CREATE MODEL m INPUT (x FLOAT) PARAMETERS (w FLOAT[3]) AS SELECT SUM_OF(x * w) AS y "
     "MINIMIZE AVG(y) + 0.1 * L2(w)",
 )
@@ -189,6 +240,8 @@ def add_to_itself(node: Node) -> Node | None:
     before="log(exp(x))",
     after="x",
     why="two passes less, and no overflow of exp",
+    databases="expression simplification: inverse functions",
+    learning="numerical stability: log-domain computation",
     example="CREATE MODEL m INPUT (x FLOAT) PARAMETERS (w FLOAT) AS SELECT LN(EXP(x * w)) AS y MINIMIZE AVG(y)",
 )
 def log_of_exp(node: Node) -> Node | None:
@@ -204,6 +257,8 @@ def log_of_exp(node: Node) -> Node | None:
     before="cast(x as FLOAT), x FLOAT",
     after="x",
     why="one copy less",
+    databases="redundant cast removal",
+    learning="cast elimination; dtype propagation",
     example="CREATE MODEL m INPUT (x FLOAT) PARAMETERS (w FLOAT) "
     "AS SELECT CAST(CAST(x AS DOUBLE) AS FLOAT) * w AS y MINIMIZE AVG(y)",
 )

@@ -21,6 +21,8 @@ def is_number(node: Node) -> bool:
     after="x * y",
     when="y alone already has the rows and the shape of the result",
     why="the repeated value is never written to memory",
+    databases="constant vectors: execution on compressed data",
+    learning="broadcast fusion: implicit broadcasting",
     example="CREATE MODEL m INPUT (x FLOAT) PARAMETERS (w FLOAT) AS SELECT x * w AS y MINIMIZE AVG(EXP(y))",
 )
 def broadcast_into_map(node: Node) -> Node | None:
@@ -42,6 +44,8 @@ def broadcast_into_map(node: Node) -> Node | None:
     after="n * x",
     when="the value was repeated along just the rows that are summed",
     why="nothing is read",
+    databases="aggregate of a constant: SUM(c) = c * COUNT(*)",
+    learning="reduction of a broadcast",
     example="CREATE MODEL m INPUT (x FLOAT) PARAMETERS (w FLOAT) AS SELECT x + w AS y MINIMIZE SUM(y)",
 )
 def sum_of_broadcast(node: Node) -> Node | None:
@@ -59,6 +63,8 @@ def sum_of_broadcast(node: Node) -> Node | None:
     after="broadcast(x), place(x, k)",
     when="x is a single number",
     why="the repeated value is never written to memory",
+    databases="constant vectors: execution on compressed data",
+    learning="broadcast sinking",
     example="CREATE MODEL m INPUT (x FLOAT[3]) TARGET (k INTEGER) AS SELECT LINEAR(x, 4) AS z "
     "MINIMIZE AVG(CROSS_ENTROPY(z, k))",
 )
@@ -79,6 +85,8 @@ def broadcast_into_reader(node: Node) -> Node | None:
     after="e * ((1 / n) / sum(e))",
     when="s has fewer numbers than x, and c no more than s",
     why="one pass over the large operand instead of two",
+    databases="reassociation",
+    learning="scale folding: the softmax gradient divided once a row",
     example="CREATE MODEL m INPUT (x FLOAT[3]) TARGET (k INTEGER) AS SELECT LINEAR(x, 4) AS z "
     "MINIMIZE AVG(CROSS_ENTROPY(z, k))",
 )
@@ -97,6 +105,8 @@ def scale_the_smaller(node: Node) -> Node | None:
     before="broadcast(broadcast(x))",
     after="broadcast(x)",
     why="one copy less",
+    databases="redundant operator removal",
+    learning="broadcast merging",
     example="CREATE MODEL m INPUT (x FLOAT[3]) PARAMETERS (w FLOAT) AS SELECT SUM_OF(x + w) AS y MINIMIZE SUM(y)",
 )
 def broadcast_once(node: Node) -> Node | None:
@@ -115,6 +125,8 @@ def broadcast_once(node: Node) -> Node | None:
     after="2 * sum(x)",
     when="c is a known number",
     why="the product is with one number instead of with all",
+    databases="aggregate simplification: SUM(c * x) = c * SUM(x)",
+    learning="linearity of the reduction; loss scaling",
     example="CREATE MODEL m INPUT (x FLOAT) PARAMETERS (w FLOAT) AS SELECT 2 * (x * w) AS y MINIMIZE AVG(y)",
 )
 def factor_out_of_sum(node: Node) -> Node | None:

@@ -15,6 +15,8 @@ from ..rule import rule
     before="log_sum_exp(x), softmax(x)",
     after="max(x) + log(s), e / s",
     why="the loss and its gradient share the largest value, the powers and their sum",
+    databases="view expansion",
+    learning="operator decomposition; the log-sum-exp trick",
     example="CREATE MODEL m INPUT (x FLOAT[3]) TARGET (k INTEGER) AS SELECT LINEAR(x, 4) AS z "
     "MINIMIZE AVG(CROSS_ENTROPY(z, k))",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ...planner.node import Node, walk
+from ...planner.node import Node
 from ...planner.ops import (
     Add,
     Argmax,
@@ -34,9 +34,9 @@ from ...planner.ops import (
 )
 from ...planner.ops.contract import ROW
 from ...types import UNIT
+from ..frequency import is_learned
 from ..rule import rule
 from .algebra import MAPS
-from .indexing import changes
 
 ROW_WISE: tuple[type[Node], ...] = (
     *MAPS,
@@ -58,6 +58,8 @@ MESSAGES = (
     before="take(take(x, i), j)",
     after="take(x, take(i, j))",
     why="a batch of a join is an index into the table: the joined rows are never all there",
+    databases="join composition; late materialization",
+    learning="index composition: batching a join without building it",
     example="CREATE MODEL m INPUT flights (plane BIGINT, delay FLOAT), planes (id BIGINT, maker BIGINT), "
     "makers (id BIGINT, since FLOAT) "
     "AS WITH p AS (SELECT planes.id, since FROM planes JOIN makers ON makers.id = maker) "
@@ -70,11 +72,6 @@ def take_of_take(node: Node) -> Node | None:
     return None
 
 
-def is_learned(*nodes: Node) -> bool:
-    """Whether the values may change from step to step."""
-    return any(changes(n) for n in walk(nodes))
-
-
 @rule(
     Take,
     law="take(f(x), i) = f(take(x, i)) for an f of one row",
@@ -82,6 +79,8 @@ def is_learned(*nodes: Node) -> bool:
     after="f(take(x, i))",
     when="a parameter reaches x, and all that is taken of f(x) is fewer rows than x has",
     why="f runs on the rows that are read only; where no parameter reaches x the law is used the other way round",
+    databases="selection pushdown: rows are dropped before expressions run",
+    learning="computing only the rows that are read, as in neighbour sampling",
     example="CREATE MODEL m INPUT nodes (id BIGINT, x FLOAT[3]), labels (id BIGINT, y FLOAT) "
     "AS WITH h AS (SELECT id, TANH(LINEAR(x, 2)) AS h FROM nodes) "
     "SELECT SUM_OF(h.h) AS z, y FROM labels JOIN h USING (id) MINIMIZE AVG((z - y) ** 2)",
@@ -120,6 +119,8 @@ def pays(x: Node, *indexes: Node) -> bool:
     after="group_join(x, i, j, w)",
     when="w is one number a row, or absent; x is no table of parameters that a batch looks up",
     why="a join and the GROUP BY above it become one pass: the joined rows are never written to memory",
+    databases="groupjoin: join and aggregation in one operator",
+    learning="fused message passing: gather and scatter as one sparse product",
     example=MESSAGES,
 )
 def join_and_group(node: Node) -> Node | None:
@@ -152,6 +153,8 @@ def is_weight(w: Node, taken: Node) -> bool:
     after="pair_dot(x, i, y, j)",
     when="whole entries are multiplied and summed; x and y are no tables of parameters that a batch looks up",
     why="the products are summed as the rows are read: neither side of the join is written to memory",
+    databases="late materialization: aggregate pushed into the join",
+    learning="sampled dense-dense product (SDDMM)",
     example="CREATE MODEL m INPUT nodes (id BIGINT, x FLOAT[3]), links (a BIGINT, b BIGINT, y FLOAT) "
     "AS WITH h AS (SELECT id, LINEAR(x, 2) AS h FROM nodes) "
     "SELECT DOT(p.h, q.h) AS z, y FROM links JOIN h p ON p.id = a JOIN h q ON q.id = b MINIMIZE AVG((z - y) ** 2)",
@@ -173,6 +176,8 @@ def dot_of_takes(node: Node) -> Node | None:
     when="no parameter reaches x and w, and there are no more groups than rows of x",
     why="A (X W) = (A X) W: what is gathered along the join never changes, so it is gathered once instead of in every "
     "step, and its gradient goes with it",
+    databases="eager aggregation",
+    learning="A(XW) = (AX)W; precomputed propagation",
     example=MESSAGES,
 )
 def aggregate_first(node: Node) -> Node | None:
@@ -205,6 +210,8 @@ def is_product_of_data(x: Node, w: Node) -> bool:
     after="concat(take(concat(x, y), i), take(z, j))",
     when="no parameter reaches x and y",
     why="the columns of a table are laid side by side once, and a batch is one gather a table instead of one a column",
+    databases="column groups: one look-up for all columns of a table",
+    learning="one gather per table; horizontal fusion",
     example="CREATE MODEL m INPUT flights (plane BIGINT, delay FLOAT), planes (id BIGINT, seats FLOAT, age FLOAT) "
     "AS SELECT LINEAR([delay, p.seats, p.age], 1) AS y FROM flights f JOIN planes p ON p.id = f.plane "
     "MINIMIZE AVG(y ** 2)",

@@ -15,6 +15,8 @@ from ..rule import rule
     before="reshape(reshape(x))",
     after="reshape(x), or x itself",
     why="one view less to follow",
+    databases="redundant operator removal",
+    learning="reshape merging",
     example="CREATE MODEL m INPUT (x FLOAT[4]) PARAMETERS (w FLOAT[4]) "
     "AS SELECT SUM_OF(RESHAPE(RESHAPE(x, 2, 2), 4) * w) AS y MINIMIZE AVG(y)",
 )
@@ -33,6 +35,8 @@ def reshape_once(node: Node) -> Node | None:
     before="transpose(transpose(x))",
     after="x",
     why="one view less to follow",
+    databases="redundant operator removal",
+    learning="transpose elimination",
     example="CREATE MODEL m INPUT (x FLOAT[2][2]) PARAMETERS (w FLOAT[2][2]) "
     "AS SELECT SUM_OF(TRANSPOSE(TRANSPOSE(x)) * w) AS y MINIMIZE AVG(y)",
 )
@@ -52,6 +56,8 @@ def transpose_once(node: Node) -> Node | None:
     after="x",
     when="the slice lies inside one part, or is the whole",
     why="the rest of the concatenation need not be there",
+    databases="projection pushdown",
+    learning="slice of concat elimination",
     example="CREATE MODEL m INPUT (x FLOAT[2], y FLOAT[2]) PARAMETERS (w FLOAT[2]) "
     "AS SELECT SUM_OF(CONCAT(x, y)[1:2] * w) AS z MINIMIZE AVG(z)",
 )
@@ -75,6 +81,8 @@ def slice_of_concat(node: Node) -> Node | None:
     after="concat(x, y)",
     when="y starts where x ends",
     why="the gradient of slices is put together from its parts: no zeros are written and added",
+    databases="reassembly of vertical partitions",
+    learning="pad fusion: the gradient of slices as one concat",
     example="CREATE MODEL m INPUT (x FLOAT, y FLOAT[2]) PARAMETERS (w FLOAT[3]) "
     "AS SELECT x * w[1] + DOT(y, w[2:3]) AS z MINIMIZE AVG(z * z)",
 )
@@ -111,6 +119,8 @@ def joined_pads(p: Pad, q: Pad) -> Node | None:
     after="concat(x, y, z)",
     when="they are no columns and lie along their first axis; a matrix written out flat is its rows end to end",
     why="every part is computed where the whole wants it: the gradient of a weight comes in parts and is never copied",
+    databases="flattening of nested UNION ALL",
+    learning="concat flattening: flat gradient buffer",
     example="CREATE MODEL m INPUT (x FLOAT[3]) PARAMETERS (u FLOAT[1], v FLOAT[1]) "
     "AS SELECT DOT(x, CONCAT(CONCAT(u, v), u)) AS z MINIMIZE AVG(z)",
 )
@@ -142,6 +152,8 @@ def parts_of(part: Node) -> tuple[Node, ...]:
     before="contract(transpose(x), y)",
     after="contract(x, y) with x's indexes named in another order",
     why="BLAS reads a matrix either way; nothing is transposed in memory",
+    databases="interesting orders: no sort before an operator that reads either order",
+    learning="transpose folding into GEMM flags",
     example="CREATE MODEL m INPUT (x FLOAT[3]) PARAMETERS (w FLOAT[3][2]) "
     "AS SELECT MATMUL(x, TRANSPOSE(w)) AS y MINIMIZE AVG(SUM_OF(y * y))",
 )

@@ -18,6 +18,8 @@ CROSS_ENTROPY_BY_HAND = (
     before="log(softmax(x))",
     after="x - log_sum_exp(x)",
     why="a probability that rounds to 0 has no logarithm; the difference is right for any score",
+    databases="no counterpart in common use",
+    learning="numerical stability: log-softmax, the log-sum-exp trick",
     example=CROSS_ENTROPY_BY_HAND,
 )
 def log_of_softmax(node: Node) -> Node | None:
@@ -34,6 +36,8 @@ def log_of_softmax(node: Node) -> Node | None:
     after="pick(log(softmax(x)), k)",
     when="p is a softmax, whose logarithm has a stable form",
     why="the logarithm meets the softmax, and both become the cross entropy",
+    databases="operator reordering",
+    learning="numerical stability: negative log-likelihood to cross entropy",
     example="CREATE MODEL m INPUT (x FLOAT[3]) TARGET (k INTEGER) AS SELECT SOFTMAX(LINEAR(x, 4)) AS p "
     "MINIMIZE AVG(-LN(PICK(p, k)))",
 )
@@ -50,6 +54,8 @@ def log_of_pick(node: Node) -> Node | None:
     before="log(sigmoid(x))",
     after="-softplus(-x)",
     why="exact far from 0, where the sigmoid rounds to 0 or 1",
+    databases="no counterpart in common use",
+    learning="numerical stability: log-sigmoid, BCE with logits",
     example="CREATE MODEL m INPUT (x FLOAT) TARGET (t FLOAT) PARAMETERS (w FLOAT) AS SELECT SIGMOID(x * w) AS p "
     "MINIMIZE -AVG(t * LN(p) + (1 - t) * LN(1 - p))",
 )
@@ -70,6 +76,8 @@ def log_of_sigmoid(node: Node) -> Node | None:
     when="c is one number a row",
     why="softmax and cross entropy become one: the log-probabilities of the other classes are never computed, "
     "and the gradient is softmax(x) with 1 taken off at k",
+    databases="projection pushdown",
+    learning="fused softmax and cross entropy",
     example=CROSS_ENTROPY_BY_HAND,
 )
 def fuse_cross_entropy(node: Node) -> Node | None:

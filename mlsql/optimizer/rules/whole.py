@@ -21,6 +21,8 @@ from ..rule import RULES, Step, rule
     after="SELECT used",
     when="no output that is asked for depends on it",
     why="neither its columns are read nor its operators run",
+    databases="projection pruning",
+    learning="dead code elimination",
     example="CREATE MODEL m INPUT (x FLOAT, z FLOAT) PARAMETERS (w FLOAT) AS SELECT x * w AS y, EXP(z) AS unused "
     "MINIMIZE AVG(y)",
 )
@@ -35,6 +37,8 @@ def dead_columns(node: Node) -> Node | None:
     after="y + y where y = f(x)",
     when="always: equal nodes of a plan are one object",
     why="computed once, however often it is written, in the gradient too",
+    databases="common subexpression elimination",
+    learning="graph deduplication; reuse of activations in the backward pass",
     example="CREATE MODEL m INPUT (x FLOAT) PARAMETERS (w FLOAT) "
     "AS SELECT EXP(x * w) + EXP(x * w) AS y MINIMIZE AVG(y)",
 )

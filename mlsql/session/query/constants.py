@@ -19,6 +19,8 @@ from .functions import Variant, fixed_leaves, leaves_of, scored
     after="SELECT PREDICT(m for country = 'SG', age) FROM t WHERE country = 'SG'",
     when="WHERE compares the column that is an input with a literal, or the input is a literal",
     why="look-ups, one-hot vectors and whatever else depends on it alone is computed once, and its column is not read",
+    databases="constant propagation from a predicate",
+    learning="model specialization, partial evaluation",
     example="""CREATE MODEL price INPUT (town INTEGER, size FLOAT) PARAMETERS (w FLOAT INIT 2)
 AS SELECT w * size + EXP(town / 10) AS prediction;
 CREATE TABLE flats AS SELECT i % 10 AS town, i::FLOAT AS size FROM range(100000) AS r(i);
@@ -42,6 +44,8 @@ def fixed_inputs(query: QueryText) -> Iterator[Rewriting]:
     after="SELECT PREDICT(m without b, a, c) FROM t",
     when="an input only meets weights that are zero, as a pruned model or one with L1 has them",
     why="the column is not read, and not looked up",
+    databases="projection pruning",
+    learning="feature pruning, sparsity of L1",
     example="""CREATE MODEL sparse INPUT (a FLOAT, b FLOAT, c FLOAT) PARAMETERS (w FLOAT[3] INIT [2, 0, 1])
 AS SELECT SUM_OF(w * [a, b, c]) AS total, DOT([a, b, c], w) AS prediction;
 CREATE TABLE wide AS SELECT i::FLOAT AS a, i::FLOAT AS b, i::FLOAT AS c FROM range(100000) AS r(i);

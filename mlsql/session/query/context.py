@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -13,7 +12,7 @@ from ...executor.catalog import StoredVersion
 from ...executor.dataset import quoted
 from ...executor.predict import CHUNK_ROWS
 from ...executor.run import resized
-from ...optimizer.cost import Machine, total
+from ...optimizer.cost import chunk_seconds
 from ...optimizer.rule import Alternative
 from ...parser import parse
 from ...parser.blocks import Block, Item, Piece, Reference, argument_piece, blocks
@@ -27,8 +26,7 @@ from ..per_group import groups_of_version
 from .functions import Variant, leaves_of, scored
 from .lowering import Found, Lowering, asked_for, lowered
 
-CALL = 2e-4  # seconds that DuckDB and Python take for each vector of CHUNK_ROWS rows, whatever the model computes
-COLUMN = 6e-5  # for each column that is handed over
+FURTHER = 0.25  # what each further column of a row takes, of the time in which a row is passed to a function
 PASS = 2e-9  # seconds that DuckDB takes to hand on one value
 
 # functions that DuckDB does not list among its own, or lists as macros, and that are as good as arithmetic
@@ -274,11 +272,9 @@ class QueryText:
         """How many rows DuckDB expects of a query."""
         if sql not in self.known.rows:
             try:
-                [(_, plan)] = self.session.storage.rows(f"EXPLAIN (FORMAT json) {sql}", self.values_in(sql))
+                self.known.rows[sql] = self.session.storage.estimated_rows(sql, self.values_in(sql))
             except Error:
                 self.known.rows[sql] = None
-            else:
-                self.known.rows[sql] = next(_cardinalities(json.loads(plan)), None)
         return self.known.rows[sql]
 
     def block_rows(self, block: Block, *, limited: bool = True) -> float | None:
@@ -307,13 +303,6 @@ class QueryText:
         outputs = list(plan.outputs.values())
         outputs, _ = resized(outputs, model.rows, CHUNK_ROWS) if model.rows != UNIT else (outputs, UNIT)
         columns = sum(isinstance(n, Column) for n in walk(outputs))
-        return (CALL + columns * COLUMN + total(outputs, Machine())) / CHUNK_ROWS
-
-
-def _cardinalities(plan: Any) -> Iterator[float]:
-    """The expected rows of a plan of DuckDB's, from its root down."""
-    for node in plan:
-        known = node.get("extra_info", {}).get("Estimated Cardinality")
-        if known is not None:
-            yield float(known)
-        yield from _cardinalities(node.get("children", ()))
+        machine = self.session.machine()
+        passed = machine.udf_row * (1 + FURTHER * max(0, columns - 1))
+        return passed + chunk_seconds(outputs, machine) / CHUNK_ROWS

@@ -18,8 +18,7 @@ from ...types import DOUBLE, FLOAT
 from .context import Edit, QueryText, Rewriting
 from .functions import NO_COLUMN, scored
 
-OPERATION = 1e-9  # seconds of DuckDB's for an operation on one row
-READ = 4e-9  # for a column of one row: its conversion and whether it is NULL
+READ = 4  # operations for a column of one row: its conversion, and whether it is NULL
 
 
 @query_rule(
@@ -30,6 +29,8 @@ READ = 4e-9  # for a column of one row: its conversion and whether it is NULL
     "numbers and vectors; rows with a NULL still go to the model, which says what is wrong with them; and DuckDB takes "
     "less time for the operations than for handing over the rows",
     why="DuckDB computes it in its own scan, in all threads, and no row goes through Python",
+    databases="inlining a function; a view that is expanded",
+    learning="exporting a model as SQL, in-database scoring",
     example="""CREATE MODEL score INPUT (a FLOAT, b FLOAT) PARAMETERS (w FLOAT[2] INIT [0.5, 2])
 AS SELECT DOT([a, b], w) + 1 AS z, SIGMOID(z) AS prediction;
 CREATE TABLE wide AS SELECT (i % 7)::FLOAT AS a, (i % 5)::FLOAT AS b FROM range(100000) AS r(i);
@@ -60,7 +61,7 @@ def inlined(query: QueryText, block: Block, call: PredictCall) -> Iterator[Rewri
         return
     sql, guard, columns = found
     before = rows * query.row_seconds(call)
-    after = rows * (sql.operations * OPERATION + columns * READ)
+    after = rows * (sql.operations + columns * READ) / query.session.machine().sql
     if after >= before:
         rule, reason = QUERY_RULES["inline_as_sql"], f"{sql.operations} operations a row are too many for DuckDB"
         what = f"{call.place.source} as SQL"

@@ -21,6 +21,8 @@ JOINS = ("", "LEFT", "RIGHT", "FULL", "CROSS")
     when="all that the arguments read is of one side, and this side has fewer rows than the join. A row that the model "
     "cannot take gives NULL below, and is predicted once more above, so that only rows of the result raise an error",
     why="the model runs once a row of the side instead of once a row of the join",
+    databases="projection below a join; an expensive expression below a join",
+    learning="factorized inference: one prediction a distinct entity",
     example="""CREATE MODEL price INPUT (size FLOAT) PARAMETERS (w FLOAT INIT 2) AS SELECT w * size AS prediction;
 CREATE TABLE shops AS SELECT i AS id, i * 10.0::FLOAT AS size FROM range(10) AS r(i);
 CREATE TABLE sales AS SELECT i AS id, i % 10 AS shop FROM range(1000) AS r(i);

@@ -20,6 +20,8 @@ AGGREGATING = ("GROUP BY", "HAVING", "QUALIFY", "WINDOW")
     after="SELECT id, PREDICT(m, x) FROM (SELECT id, x, a FROM t JOIN u USING (k) ORDER BY a LIMIT 10) ORDER BY a",
     when="PREDICT stands in columns of the select only, no key of ORDER BY reads one of these, and nothing is grouped",
     why="as many predictions as rows that are shown. Of a plain table DuckDB fetches few rows late by itself",
+    databases="late materialization behind a top-N",
+    learning="scoring only the rows that are shown",
     example="""CREATE MODEL price INPUT (size FLOAT) PARAMETERS (w FLOAT INIT 2) AS SELECT w * size AS prediction;
 CREATE TABLE shops AS SELECT i AS id, i::FLOAT AS size FROM range(100) AS r(i);
 CREATE TABLE towns AS SELECT i AS shop, 100 - i AS people FROM range(100) AS r(i);
@@ -134,6 +136,8 @@ def by_name(query: QueryText, call: PredictCall, passed: Callable[[str], str]) -
     after="SELECT * FROM PREDICT(m, (SELECT * FROM t WHERE a < 3 ORDER BY a LIMIT 5)) WHERE a < 3 ORDER BY a LIMIT 5",
     when="PREDICT is all that stands in FROM, and no condition and no key names a column of the model's",
     why="as many predictions as rows that are shown",
+    databases="pushing a top-N below a projection",
+    learning="retrieve first, score then",
     example="""CREATE MODEL price INPUT (size FLOAT) PARAMETERS (w FLOAT INIT 2) AS SELECT w * size AS prediction;
 CREATE TABLE shops AS SELECT i AS id, i::FLOAT AS size FROM range(100) AS r(i);
 SELECT * FROM PREDICT(price, shops) WHERE id > 10 ORDER BY size DESC, id LIMIT 3""",
@@ -184,6 +188,8 @@ def cut_source(query: QueryText, block: Block, argument: Place, alias: str) -> s
     after="WHERE a % 10 = 0 AND PREDICT(m, x) > 0.9",
     when="a condition without PREDICT stands behind one with it, and both are functions of the row",
     why="DuckDB computes conditions in the order in which they are written until it has measured them",
+    databases="expensive predicate placement",
+    learning="a cheap filter before the model, a cascade",
     example="""CREATE MODEL price INPUT (size FLOAT) PARAMETERS (w FLOAT INIT 2) AS SELECT w * size AS prediction;
 CREATE TABLE shops AS SELECT i AS id, i::FLOAT AS size FROM range(100) AS r(i);
 SELECT id FROM shops WHERE PREDICT(price, size) > 50 AND id % 10 = 0""",

@@ -26,6 +26,8 @@ from .context import Edit, QueryText, Rewriting
     when="the output is SIGMOID, TANH, EXP or a positive multiple of something, and is compared with a literal. The "
     "number that z is compared with is found with the model's own kernel, so that the same rows pass",
     why="the function is not computed, and what is left may be plain enough to be SQL",
+    databases="a sargable predicate",
+    learning="thresholds on logits in the place of probabilities",
     example="""CREATE MODEL score INPUT (a FLOAT) PARAMETERS (w FLOAT INIT 0.5) AS SELECT SIGMOID(a * w) AS prediction;
 CREATE TABLE marks AS SELECT (i % 100)::FLOAT AS a FROM range(10000) AS r(i);
 SELECT count(*) FROM marks WHERE PREDICT(score, a) > 0.9""",
@@ -54,6 +56,8 @@ def monotone_comparison(query: QueryText) -> Iterator[Rewriting]:
     after="ORDER BY z",
     when="it is the last key and there is no LIMIT: rows that f makes equal may come in any order",
     why="the function is not computed, and what is left may be plain enough to be SQL",
+    databases="removing a monotone function from a sort key",
+    learning="ranking by logits",
     example="""CREATE MODEL score INPUT (a FLOAT) PARAMETERS (w FLOAT INIT 0.5) AS SELECT SIGMOID(a * w) AS prediction;
 CREATE TABLE marks AS SELECT (i % 10)::FLOAT AS a FROM range(10000) AS r(i);
 SELECT a FROM marks ORDER BY PREDICT(score, a)""",

@@ -20,6 +20,8 @@ ALL_COLUMNS = ("COLUMNS", "NATURAL", "UNPIVOT", "PIVOT")
     after="SELECT id, prediction FROM (SELECT *, PREDICT(m).prediction AS prediction FROM t)",
     when="the SELECT around PREDICT names at most one column of the model's, and has no star",
     why="the plan of the model keeps one output, and the other rules can see its arguments",
+    databases="projection pruning",
+    learning="dead code elimination",
     example="""CREATE MODEL pair INPUT (x FLOAT) PARAMETERS (w FLOAT INIT 2)
 AS SELECT w * x AS prediction, EXP(x) AS power;
 CREATE TABLE numbers AS SELECT i AS id, i::FLOAT AS x FROM range(10) AS r(i);
