@@ -24,6 +24,7 @@ from mlsql.parser import parse
 from mlsql.planner.ops import Column, Exp, Multiply, Sigmoid, Tanh, constant
 from mlsql.planner.plan import Plan
 from mlsql.session import Session
+from mlsql.session.query import constants, inline
 from mlsql.session.query.plan import ORDER, query_plan
 from mlsql.types import FLOAT, RowSet
 
@@ -233,10 +234,20 @@ def test_a_view_and_a_table_that_is_filled(session: Session) -> None:
 # -- random queries ----------------------------------------------------------------------------------------------------
 
 names = st.sampled_from(["f.a", 'f."odd name"', "d.x", "d.x + 1", "coalesce(d.x, 0)", "f.k", "1", "f.a * d.x"])
-outputs = st.sampled_from(["", ".prediction", ".up", ".total"])
+outputs = st.sampled_from(["", ".prediction", ".up", ".total", ".chance", ".half"])
 joins = st.sampled_from(["JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"])
 conditions = st.sampled_from(
-    ["f.k > 2", "d.id IS NOT NULL", "d.x < 4 OR f.id > 3", "PREDICT(m, f.a, d.x) > 2", "f.id % 2 = 0"]
+    [
+        "PREDICT(m, f.a, d.x).chance > 0.6",
+        "PREDICT(m, f.a, f.k).chance BETWEEN 0.2 AND 0.7",
+        "f.k = 3",
+        "d.x = 1",
+        "f.k > 2",
+        "d.id IS NOT NULL",
+        "d.x < 4 OR f.id > 3",
+        "PREDICT(m, f.a, d.x) > 2",
+        "f.id % 2 = 0",
+    ]
 )
 
 
@@ -269,10 +280,19 @@ def queries(draw: st.DrawFn) -> str:
 )
 @settings(max_examples=60, deadline=None)
 def test_random_queries_give_the_same_rows(query: str, facts: list[Any], dims: list[Any]) -> None:
+    """The rules that only many rows pay for are told that they always pay."""
+    with pytest.MonkeyPatch.context() as patch:
+        for family in (constants, inline):
+            patch.setattr(family, "CHUNK_ROWS", -1)
+        check_random(query, facts, dims)
+
+
+def check_random(query: str, facts: list[Any], dims: list[Any]) -> None:
     session = Session()
     session.execute(
-        "CREATE MODEL m INPUT (a FLOAT, b FLOAT) PARAMETERS (w FLOAT[2] INIT [2, 0.5])"
-        "AS SELECT a * w[1] + b * w[2] AS total, total > 1 AS up, total * a AS prediction"
+        "CREATE MODEL m INPUT (a FLOAT, b FLOAT) PARAMETERS (w FLOAT[2] INIT [2, 0.5], o FLOAT[2] INIT [1, 0]) "
+        "AS SELECT a * w[1] + b * w[2] AS total, total > 1 AS up, total * a AS prediction, "
+        "SIGMOID(total) AS chance, DOT([a, b], o) AS half"
     )
     session.execute(
         'CREATE TABLE facts (id INT, k INT, a FLOAT, "odd name" DOUBLE); CREATE TABLE dims (id INT, x FLOAT, name TEXT)'
