@@ -59,8 +59,8 @@ def fired(session: Session, query: str) -> list[str]:
 
 
 def rounded(found: list[tuple[Any, ...]]) -> Counter[str]:
-    """Rows as a multiset, numbers to six digits."""
-    return Counter(str([float(f"{v:.5g}") if isinstance(v, float) else v for v in row]) for row in found)
+    """Rows as a multiset, numbers to five digits; the two zeros are one."""
+    return Counter(str([float(f"{v:.5g}") + 0.0 if isinstance(v, float) else v for v in row]) for row in found)
 
 
 def same(session: Session, query: str, *, ordered: bool = False) -> None:

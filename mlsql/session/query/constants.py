@@ -62,7 +62,7 @@ def zero_weights(query: QueryText) -> Iterator[Rewriting]:
 def specialized_call(query: QueryText, block: Block, call: PredictCall, variant: Variant) -> Iterator[Rewriting]:
     """The block with the calls that are the same as one made for what is known, if this reads less."""
     rows = query.block_rows(block)
-    if rows is None or rows <= CHUNK_ROWS or not reads_less(query, call, variant):
+    if rows is None or rows <= CHUNK_ROWS or joins_rows(block, call) or not reads_less(query, call, variant):
         return
     same = [c for c in query.open_calls(block) if c.place.source == call.place.source]
     edits = []
@@ -71,6 +71,13 @@ def specialized_call(query: QueryText, block: Block, call: PredictCall, variant:
         edits.append(Edit(c.place, f"{text} AS {query.column(c)}" if c.is_column else text))
     before = rows * query.row_seconds(call)
     yield query.rewriting(block, edits, cost_before=before, cost_after=rows * query.seconds_of(call, variant))
+
+
+def joins_rows(block: Block, call: PredictCall) -> bool:
+    """Whether a call is part of a condition on several tables: reading one of them only, it would be asked about rows
+    that the join leaves out, and might refuse one."""
+    same = [p for p in block.conditions if any(c.place.source == call.place.source for c in p.calls)]
+    return len(block.items) > 1 and bool(same)
 
 
 def reads_less(query: QueryText, call: PredictCall, variant: Variant) -> bool:

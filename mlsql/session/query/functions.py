@@ -152,6 +152,7 @@ def scored(
         plan, arrays = specialized(simplify(plan).plan, arrays, fixed, lambda p: optimize(p).plan)
         plan = optimize(plan).plan
         leaves = list(model.leaves(plan.outputs.values()).values()) or [NO_COLUMN]
+        leaves = leaves if variant.only_read else model.input_leaves
         session.scorings[key] = Scoring(plan, leaves, arrays)
     found: Scoring = session.scorings[key]
     return found

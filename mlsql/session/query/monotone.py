@@ -41,7 +41,7 @@ def monotone_comparison(query: QueryText) -> Iterator[Rewriting]:
             bounds = [bound(query, found, op, literal) for op, literal in found.bounds]
             if any(b is None for b in bounds):
                 continue
-            variant = replace(query.variant(found.call), inside=True, only_read=True)
+            variant = replace(query.variant(found.call), inside=True, only_read=len(block.items) == 1)
             if not query.may_skip(found.call, variant):
                 continue
             call = query.call_text(found.call, variant)
