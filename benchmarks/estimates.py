@@ -92,7 +92,7 @@ def training(title: str, model: str, tables: dict[str, pa.Table], solver: str, o
     prepared = prepare(session, statement)
     loop = prepared.loop
     outputs = [loop.loss, loop.rate, *loop.updates.values()]
-    kind, its_rows = trainer_of(prepared)
+    kind, its_rows = trainer_of(session, prepared)
     constants = {p.node: prepared.first[n] for n, p in prepared.model.parameters.items()}
     trainer = kind(loop, prepared.dataset.columns, prepared.first, constants, table_rows=prepared.dataset.rows,
                    stop_on_nan=False, **its_rows)  # fmt: skip

@@ -199,8 +199,21 @@ def test_conversion_and_double_precision_cost() -> None:
 
 
 def test_the_size_of_a_table_is_felt_by_who_takes_from_it() -> None:
-    times = [price(Work(gathered=(Access(1000, 64, size),)), MACHINE) for size in (1 << 10, 1 << 22, 1 << 25, 1 << 30)]
-    assert times == sorted(times) and times[0] < times[-1]
+    def times(is_fresh: bool) -> list[float]:
+        sizes = (1 << 10, 1 << 22, 1 << 25, 1 << 30)
+        return [price(Work(gathered=(Access(1000, 64, size, is_fresh),)), MACHINE) for size in sizes]
+
+    for found in times(True), times(False):
+        assert found == sorted(found) and found[0] < found[-1]
+    assert times(True)[1] > times(False)[1], "what is taken again may still be in the cache"
+
+
+def test_the_rows_of_a_batch_are_other_rows_at_every_step() -> None:
+    t, batch, small = rows(1000), rows(10, "batch"), rows(100, "d")
+    index, at = Index(batch, t), Positions("at", t, small)
+    x, d = Column("x", t, FLOAT, (4,)), Column("d", small, FLOAT, (4,))
+    fresh = [n.work().gathered[0].is_fresh for n in (Take(x, index), Take(d, Take(at, index)), Take(d, at))]
+    assert fresh == [True, True, False]
 
 
 def test_a_shared_node_counts_once_and_a_step_as_often_as_it_runs() -> None:
@@ -241,14 +254,6 @@ def test_what_is_not_measured_goes_with_what_it_is_like() -> None:
     assert made.function["exp"] == MACHINE.function["exp"]
     units = {name: unit for name, _, unit, _ in MACHINE.rates()}
     assert all(units[a].endswith("/s") == units[b].endswith("/s") for a, b in LIKE.items())
-
-
-def test_a_machine_describes_itself() -> None:
-    assert MACHINE.describe() == "assumed, not measured"
-    made = Machine.measured({"gemm": 2e11, "bandwidth": 3.5e10}, "A Core", 2, "2.4", "2026-01-01 10:00:00")
-    assert made.describe() == (
-        "A Core, 2 cores, matrix products 200 GF/s, memory 35 GB/s, measured 2026-01-01 10:00:00"
-    )
 
 
 # -- measuring ---------------------------------------------------------------------------------------------------------

@@ -232,34 +232,47 @@ def memory(bench: Bench) -> None:
 
 
 def gathers(bench: Bench) -> None:
-    """Rows of one number and of 64 that an index takes, from a table in the cache and from one behind it."""
-    accesses(bench, "gather", bench["call"], lambda table, index, out: table.take(index, 0, out, "clip"))
+    """Rows of one number and of 64 that an index takes, from tables of three sizes."""
+    take: Run = lambda table, index, out: table.take(index, 0, out, "clip")  # noqa: E731
+    near, middle, far = tables(bench)
+    accesses(bench, "gather", bench["call"], take, near, WARM)
+    accesses(bench, "again_gather", bench["call"], take, middle, READ)
+    accesses(bench, "mid_gather", bench["call"], take, middle, COLD)
+    accesses(bench, "far_gather", bench["call"], take, far, COLD)
 
 
-def accesses(bench: Bench, kind: str, call: float, run: Callable[[Array, Array, Array], Any]) -> None:
-    """The time of a row and the rate of its bytes."""
+def tables(bench: Bench) -> tuple[Array, Array, Array]:
+    """The numbers of a table in the first levels of cache, of one in the last, and of one that no cache holds."""
     middle = max(int(bench["cache"] / 4), 2 * NEAR_TABLE) // 4
-    for place, flat in (("", bench.far[: NEAR_TABLE // 4]), ("mid_", bench.far[:middle]), ("far_", bench.far)):
-        one, many = (row_seconds(bench, flat, width, call, run, place) for width in (1, 64))
-        bench.rates[f"{place}{kind}_row"] = one
-        bench.rates[f"{place}{kind}"] = 63 * 4 / net(many, one)
+    return bench.far[: NEAR_TABLE // 4], bench.far[:middle], bench.far
 
 
-def row_seconds(
-    bench: Bench, flat: Array, width: int, call: float, run: Callable[[Array, Array, Array], Any], place: str
-) -> float:
-    """The seconds of a row of so many numbers.
+# how far the rows of a table are: taken a moment ago, or not since the whole table was read, or not for long
+WARM, READ, COLD = "warm", "read", "cold"
+Run = Callable[[Array, Array, Array], Any]
 
-    Of a table behind the first levels of cache other rows are taken each time, as a batch does: they are not there yet.
-    """
+
+def accesses(bench: Bench, name: str, call: float, run: Run, flat: Array, state: str) -> None:
+    """The time of a row, and the rate of its bytes."""
+    one, many = (row_seconds(bench, flat, width, call, run, state) for width in (1, 64))
+    bench.rates[f"{name}_row"] = one
+    bench.rates[name] = 63 * 4 / net(many, one)
+
+
+def row_seconds(bench: Bench, flat: Array, width: int, call: float, run: Run, state: str) -> float:
+    """The seconds of a row of so many numbers; every time other rows, unless they are to be warm."""
     rng = np.random.default_rng(0)
     table, rows = flat[: flat.size // width * width].reshape(-1, width), np.ones((ROWS, width), np.float32)
-    if not place:
+    if state == WARM:
         index = rng.integers(0, len(table), ROWS)
         return net(bench(lambda: run(table, index, rows)), call) / ROWS
     seconds = []
     for _ in range(8):
         index = rng.integers(0, len(table), ROWS)
+        if state == READ:
+            table.max()
+        elif len(flat) < len(bench.far):
+            bench.far[len(bench.far) // 2 :].max()  # drives the table out of the cache
         seconds.append(once(functools.partial(run, table, index, rows), 1))
     return net(min(seconds), call) / ROWS
 
@@ -269,7 +282,9 @@ def compiled(bench: Bench) -> None:
     names = namespace()
     add, one, few, table = names["add_scaled_rows"], np.zeros(1, np.int64), numbers(1, 1), numbers(8, 1)
     call = bench.rates["compiled_call"] = bench(lambda: add(few, one, 1.0, table))
-    accesses(bench, "scatter", call, lambda table, index, rows: add(rows, index, 1.0, table))
+    run: Run = lambda table, index, rows: add(rows, index, 1.0, table)  # noqa: E731
+    for prefix, flat, state in zip(("", "mid_", "far_"), tables(bench), (WARM, READ, COLD), strict=True):
+        accesses(bench, f"{prefix}scatter", call, run, flat, state)
     groups = 1 << 14
     members, sums, rows = np.arange(ROWS) * (groups // ROWS), np.empty((groups, 1), np.float32), numbers(ROWS, 1)
     by_group = names["group_rows"](members, groups)

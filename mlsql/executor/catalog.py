@@ -222,6 +222,17 @@ class Catalog:
                 sql = "INSERT INTO mlsql.machine SELECT *, ?, ?, ?, CAST(? AS TIMESTAMP) FROM mlsql_rates"
                 self._run(sql, [*mine, measured_at])
 
+    # -- the optimizer -------------------------------------------------------------------------------------------------
+
+    def save_rules(self, rules: pa.Table) -> None:
+        """Keep the optimizer's rules as the relation ``mlsql.rules``; nothing is written if they are there."""
+        with registered(self.storage, "mlsql_rules_now", rules):
+            self._run("CREATE TABLE IF NOT EXISTS mlsql.rules AS SELECT * FROM mlsql_rules_now LIMIT 0")
+            new, old = "SELECT * FROM mlsql_rules_now", "SELECT * FROM mlsql.rules"
+            changed = self._run(f"({new} EXCEPT {old}) UNION ALL ({old} EXCEPT {new})")
+            if changed:
+                self._run(f"CREATE OR REPLACE TABLE mlsql.rules AS {new}")
+
     # -- versions ------------------------------------------------------------------------------------------------------
 
     def versions(self, name: str) -> list[int]:

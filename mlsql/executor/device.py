@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -148,6 +148,14 @@ COMPILED = {
     "sampling": "group_sample sample_there sample_slots",
     "table_kernels": "add_scaled_rows put_rows find_first add_to_first copy_first",
 }
+
+ELSEWHERE = {name: "Numba" for listed in COMPILED.values() for name in listed.split()}
+ELSEWHERE |= {"matmul": "BLAS", "moment": "BLAS", "erf": "SciPy"}
+
+
+def library(functions: Iterable[str]) -> str:
+    """Where a kernel that calls these functions spends its time: in NumPy, unless one of them is another library's."""
+    return next((ELSEWHERE[f] for f in functions if f in ELSEWHERE), "NumPy")
 
 
 def on_number(ufunc: Any) -> Callable[..., float]:

@@ -63,9 +63,9 @@ def price(work: Work, machine: Machine) -> float:
         moving = work.streamed / between(machine.cache_bandwidth, machine.bandwidth, work.streamed, machine)
     time += max(arithmetic_seconds(work, machine), moving)
     for access in work.gathered:
-        time += access_seconds(access, machine, "gather")
+        time += gather_seconds(access, machine)
     for access in work.scattered:
-        time += access_seconds(access, machine, "scatter")
+        time += scatter_seconds(access, machine)
     return time + work.converted / machine.cast
 
 
@@ -133,23 +133,37 @@ def geometric(a: float, b: float, share: float) -> float:
     return a * math.exp(share * math.log(b / a))
 
 
-def access_seconds(access: Access, machine: Machine, kind: str) -> float:
-    """Rows in no order: a time for each row and one for its bytes, both longer the larger the table is.
+def gather_seconds(access: Access, machine: Machine) -> float:
+    """Rows that are taken in no order. A row that was taken before is nearer than one that no cache holds yet.
 
-    They were measured for tables in the first levels of cache, in the last one, and in memory; a table of a size in
-    between is between them on a logarithmic scale.
+    Of n random rows out of m, m (1 - exp(-n / m)) are different (Cardenas, "Analysis and performance of inverted data
+    base structures", 1975).
     """
+    held = max(1.0, access.table_bytes / max(1, access.row_bytes))
+    first = min(access.rows, held * -math.expm1(-access.rows / held)) if access.is_fresh else 0.0
+    times = place_seconds(access, machine, ("gather", "mid_gather", "far_gather"))
+    again = place_seconds(access, machine, ("gather", "again_gather", "far_gather"))
+    return first * times + (access.rows - first) * again
 
-    def out_of(place: str) -> float:
-        row, rate = getattr(machine, f"{place}{kind}_row"), getattr(machine, f"{place}{kind}")
-        return float(access.rows * row + access.bytes / rate)
 
-    size, (near, mid, far) = access.table_bytes, machine.table_bytes
-    if size <= mid:
-        share = 0.0 if size <= near else math.log(size / near) / math.log(mid / near)
-        return (1 - share) * out_of("") + share * out_of("mid_")
-    share = min(1.0, math.log(size / mid) / math.log(far / mid))
-    return (1 - share) * out_of("mid_") + share * out_of("far_")
+def scatter_seconds(access: Access, machine: Machine) -> float:
+    """Rows that are added to in no order; they were read or cleared just before."""
+    return access.rows * place_seconds(access, machine, ("scatter", "mid_scatter", "far_scatter"))
+
+
+def place_seconds(access: Access, machine: Machine, rates: tuple[str, str, str]) -> float:
+    """The time of one row: some for itself, some for its bytes.
+
+    It was measured for tables in the first levels of cache, in the last one, and in memory; for a table of a size in
+    between it is in between on a logarithmic scale.
+    """
+    near, mid, far = (getattr(machine, f"{r}_row") + access.row_bytes / getattr(machine, r) for r in rates)
+    size, (small, middle, large) = access.table_bytes, machine.table_bytes
+    if size <= small:
+        return float(near)
+    if size <= middle:
+        return float(near + (mid - near) * math.log(size / small) / math.log(middle / small))
+    return float(mid + (far - mid) * min(1.0, math.log(size / middle) / math.log(large / middle)))
 
 
 def farness(size: float, machine: Machine) -> float:

@@ -35,17 +35,17 @@ def function_defaults() -> tuple[tuple[str, float], ...]:
 # what is not measured, and the figure of its kind that it goes with
 LIKE = {
     "compiled_call": "call", "gemm_medium": "gemm_small", "gemm": "gemm_small", "gemm_double": "gemm_small",
-    "gemv": "cache_bandwidth", "far_gemv": "bandwidth", "pack": "bandwidth", "mid_scatter_row": "mid_gather_row",
-    "mid_scatter": "mid_gather", "scatter_row": "gather_row", "scatter": "gather",
+    "gemv": "cache_bandwidth", "far_gemv": "bandwidth", "pack": "bandwidth", "mid_scatter_row": "again_gather_row",
+    "mid_scatter": "again_gather", "scatter_row": "gather_row", "scatter": "gather",
     "far_scatter_row": "far_gather_row", "far_scatter": "far_gather", "group_loop": "gather_row", "erf": "tanh",
     "erf_double": "tanh_double", "udf_row": "call", "statement": "call", "scan": "cache_bandwidth",
     "join": "cache_bandwidth", "group_by": "cache_bandwidth", "sql": "cache_bandwidth",
 }  # fmt: skip
 
 
-def rate(default: float, unit: str, description: str) -> Any:
-    """A figure of a machine, with what it is on an ordinary core of 2024."""
-    return field(default=default, metadata={"unit": unit, "description": description})
+def rate(default: float, unit: str, description: str, *, telling: bool = False) -> Any:
+    """A figure of a machine, with what it is on an ordinary core of 2024; EXPLAIN prints the most telling ones."""
+    return field(default=default, metadata={"unit": unit, "description": description, "telling": telling})
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Machine:
     one occurrence.
     """
 
-    call: float = rate(3.5e-7, "s", "a call of an elementwise function")
+    call: float = rate(3.5e-7, "s", "a call of an elementwise function", telling=True)
     number_call: float = rate(6e-7, "s", "a call of an elementwise function with a plain number")
     stretched_call: float = rate(7e-7, "s", "a call of an elementwise function that stretches or converts an operand")
     fold_call: float = rate(1.5e-6, "s", "a call of a reduction")
@@ -76,7 +76,7 @@ class Machine:
     cast: float = rate(7e9, "numbers/s", "conversion of an operand to another element type")
     gemm_small: float = rate(8e10, "flops/s", "a product of 32x32 matrices")
     gemm_medium: float = rate(8e10, "flops/s", "a product of 128x128 matrices")
-    gemm: float = rate(1.6e11, "flops/s", "a product of 512x512 matrices")
+    gemm: float = rate(1.6e11, "flops/s", "a product of 512x512 matrices", telling=True)
     gemm_double: float = rate(8e10, "flops/s", "a product of 512x512 matrices of 64 bits")
     pack: float = rate(2.5e10, "bytes/s", "operands and result of a matrix product, besides its flops")
     gemv: float = rate(8e10, "bytes/s", "a matrix times a vector, in the cache")
@@ -84,17 +84,19 @@ class Machine:
     outer: float = rate(1e9, "numbers/s", "an outer product of two vectors")
     einsum: float = rate(6e9, "flops/s", "a sum of products that is no matrix product")
     cache: float = rate(3.2e7, "bytes", "the last level of cache")
-    bandwidth: float = rate(3e10, "bytes/s", "memory read and written by one core")
-    cache_bandwidth: float = rate(9e10, "bytes/s", "cache read and written by one core")
-    gather_row: float = rate(7e-10, "s", "a row that is taken by an index, in the cache")
+    bandwidth: float = rate(3e10, "bytes/s", "memory read and written by one core", telling=True)
+    cache_bandwidth: float = rate(9e10, "bytes/s", "cache read and written by one core", telling=True)
+    gather_row: float = rate(7e-10, "s", "a row that is taken by an index, in the cache", telling=True)
     gather: float = rate(4.5e10, "bytes/s", "rows that are taken by an index, in the cache")
-    mid_gather_row: float = rate(4e-9, "s", "a row that is taken by an index, out of the last level of cache")
-    mid_gather: float = rate(2e10, "bytes/s", "rows that are taken by an index, out of the last level of cache")
+    mid_gather_row: float = rate(6e-9, "s", "a row that is first taken from a table that the last cache could hold")
+    mid_gather: float = rate(1e10, "bytes/s", "rows that are first taken from a table that the last cache could hold")
+    again_gather_row: float = rate(2e-9, "s", "a row that is taken once more, out of the last level of cache")
+    again_gather: float = rate(2e10, "bytes/s", "rows that are taken once more, out of the last level of cache")
     far_gather_row: float = rate(4e-9, "s", "a row that is taken by an index, out of memory")
     far_gather: float = rate(7e9, "bytes/s", "rows that are taken by an index, out of memory")
     scatter_row: float = rate(2e-9, "s", "a row that is added to by an index, in the cache")
     scatter: float = rate(3e10, "bytes/s", "rows that are added to by an index, in the cache")
-    mid_scatter_row: float = rate(6e-9, "s", "a row that is added to by an index, in the last level of cache")
+    mid_scatter_row: float = rate(4e-9, "s", "a row that is added to by an index, in the last level of cache")
     mid_scatter: float = rate(1.5e10, "bytes/s", "rows that are added to by an index, in the last level of cache")
     far_scatter_row: float = rate(1e-8, "s", "a row that is added to by an index, out of memory")
     far_scatter: float = rate(6e9, "bytes/s", "rows that are added to by an index, out of memory")
@@ -156,13 +158,3 @@ class Machine:
         known: dict[str, Any] = {f.name: values[f.name] for f in fields(self) if f.metadata and f.name in values}
         functions = tuple((name, values.get(name, value)) for name, value in self.functions)
         return replace(self, functions=functions, **known)
-
-    def describe(self) -> str:
-        """The machine in one line."""
-        if not self.measured_at:
-            return "assumed, not measured"
-        cores = f"{self.cores} core{'s' if self.cores != 1 else ''}"
-        return (
-            f"{self.processor}, {cores}, matrix products {self.gemm / 1e9:.0f} GF/s, "
-            f"memory {self.bandwidth / 1e9:.0f} GB/s, measured {self.measured_at}"
-        )

@@ -170,7 +170,7 @@ class Node(metaclass=Interned):
         """For a value that is one number: whether it comes from plain numbers, or makes one of an array."""
         return False
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """Bytes of the output."""
         return size_of(self.type) * self.type.element.bytes

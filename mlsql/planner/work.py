@@ -14,11 +14,15 @@ Product = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Access:
-    """Rows of a table that are read or written in no order: so many rows, of so many bytes, out of so large a table."""
+    """Rows of a table that are read or written in no order: so many rows, of so many bytes, out of so large a table.
+
+    ``is_fresh``: each time other rows, as a batch takes them; else the same ones again, which a cache may still hold.
+    """
 
     rows: int
     row_bytes: int
     table_bytes: int
+    is_fresh: bool = False
 
     @property
     def bytes(self) -> int:

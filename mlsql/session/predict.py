@@ -11,12 +11,14 @@ from ..parser.statements import Query, SelectSql, SetOption
 from .core import Session, runs
 from .query.plan import rewritten
 from .rows import message_rows
+from .rules import keep_rules
 
 
 @runs(SelectSql)
 def select(session: Session, statement: SelectSql) -> Rows:
     """DuckDB runs the statement, verbatim but for its PREDICT calls."""
     refuse_stored(statement)
+    keep_rules(session, statement.text)
     text = rewritten(session, statement)
     try:
         return session.storage.run(text, statement.values)

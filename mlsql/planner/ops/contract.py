@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
+from functools import cache, cached_property
 from typing import ClassVar
 
-from ...types import DOUBLE, UNIT, Dim, Symbol, Type, TypeProblem, common_rows, promote, shape_text
+from ...types import DOUBLE, UNIT, Dim, Type, TypeProblem, common_rows, promote, shape_text
 from ..node import Emitter, Node, operator, size_of
 from ..work import Work
 from .map import Multiply, cast
@@ -60,16 +62,23 @@ class Contraction(Node):
         element = promote(self.x.type.element, self.y.type.element)
         return Type(rows if ROW in out else UNIT, element, shape)
 
-    def extent(self, letter: str) -> int:
-        """The number of positions of a letter, unknown sizes counted as 1."""
-        if letter == ROW:
-            return common_rows(self.x.type.rows, self.y.type.rows).rows or 1
-        size = self.sizes()[letter]
-        return 1 if isinstance(size, Symbol) else size
+    @cached_property
+    def extents(self) -> dict[str, int]:
+        """The number of positions of every letter, unknown sizes counted as 1."""
+        a, b, _ = self.letters()
+        found = {ROW: common_rows(self.x.type.rows, self.y.type.rows).rows or 1}
+        for letters, node in ((a, self.x), (b, self.y)):
+            entry = letters.removeprefix(ROW)
+            found |= {c: d if isinstance(d, int) else 1 for c, d in zip(entry, node.type.shape, strict=True)}
+        return found
+
+    def size(self, letters: Iterable[str]) -> int:
+        """The number of positions of some letters together."""
+        return math.prod([self.extents[c] for c in letters])
 
     def flops(self) -> int:
         a, b, out = self.letters()
-        products = math.prod(self.extent(c) for c in {*a, *b})
+        products = self.size({*a, *b})
         return products if set(out) == {*a, *b} else 2 * products
 
     def work(self) -> Work:
@@ -77,19 +86,17 @@ class Contraction(Node):
         a, b, out = self.letters()
         stack = [c for c in a if c in b and c in out]
         summed = [c for c in a if c in b and c not in out]
-        is_direct = as_matrix_product(self.spec) is not None
+        is_direct, flops = as_matrix_product(self.spec) is not None, self.flops()
         calls = (("product" if is_direct else "einsum", 1),)
         if not is_direct and (stack or not summed):
-            flops, innermost = (("einsum", self.flops()),), a[-1:] if a[-1:] == b[-1:] else out[-1:]
-            loops = math.prod(map(self.extent, {*a, *b} - {*innermost}))
-            return Work(flops, streamed=self.bytes(), loops=(("loop", loops),), calls=calls, is_double=self.is_double)
+            innermost = a[-1:] if a[-1:] == b[-1:] else out[-1:]
+            loops = (("loop", self.size({*a, *b} - {*innermost})),)
+            done = (("einsum", flops),)
+            return Work(done, streamed=self.bytes(), loops=loops, calls=calls, is_double=self.is_double)
         m, n = ([c for c in letters if c not in summed and c not in stack] for letters in (a, b))
-        sizes = (math.prod(map(self.extent, letters)) for letters in (stack, m, n, summed))
-        times, rows, columns, inner = sizes
+        product = (self.size(stack), self.size(m), self.size(n), self.size(summed))
         moved = self.bytes() * (1 if is_direct else 3)  # einsum copies its operands into matrices and the result back
-        return Work(
-            (("product", self.flops()),), ((times, rows, columns, inner),), moved, calls=calls, is_double=self.is_double
-        )
+        return Work((("product", flops),), (product,), moved, calls=calls, is_double=self.is_double)
 
 
 @operator
@@ -157,6 +164,7 @@ class Moment(Contraction):
         e.call("moment", repr(self.spec), inputs[0], inputs[1], out)
 
 
+@cache
 def as_matrix_product(spec: str) -> tuple[bool, str, str] | None:
     """Whether to swap the operands, and the views of both, so that one call of matmul does it; None: it takes einsum.
 

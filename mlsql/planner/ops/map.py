@@ -85,6 +85,8 @@ def inner_loops(target: Type, operands: Sequence[Node]) -> int:
 
     The axes at the end along which every operand is either there or stretched belong to one loop.
     """
+    if all(n.type.rows == target.rows and n.type.shape == target.shape for n in operands):
+        return 1
     sizes = sizes_of(target)
     fits = [fit(target, n.type) for n in operands]
     loops, run = 1, None

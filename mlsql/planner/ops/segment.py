@@ -181,11 +181,12 @@ class GroupJoin(GroupBy):
 
     def work(self) -> Work:
         """Every joined row reads its entry, wherever that lies, and adds it to its group's, which are in order."""
-        read = takes.reads(self.x, self.source)
+        read, weight = takes.reads(self.x, self.source), self.weight
+        weights = () if weight is None else (Access(read.rows, weight.type.element.bytes, weight.nbytes),)
         return Work(
             (("group", self.flops()),), streamed=sum(n.nbytes for n in self.inputs[1:]) + self.nbytes,
-            gathered=(read,), scattered=(Access(read.rows, read.row_bytes, 0),), loops=(("group", entries(self)),),
-            calls=COMPILED, is_double=self.is_double,
+            gathered=(read, *weights), scattered=(Access(read.rows, read.row_bytes, 0),),
+            loops=(("group", entries(self)),), calls=COMPILED, is_double=self.is_double,
         )  # fmt: skip
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
@@ -241,7 +242,9 @@ class PairDot(Node):
         in_order = isinstance(self.i, Positions) and isinstance(self.j, Positions)
         return Work(
             (("group", self.flops()),), streamed=streamed + (second.bytes if in_order else 0),
-            gathered=(first,) if in_order else (first, second), calls=COMPILED, is_double=self.is_double,
+            gathered=(first,) if in_order else (first, second),
+            scattered=(Access(first.rows, self.type.element.bytes, self.nbytes),) if in_order else (),
+            calls=COMPILED, is_double=self.is_double,
         )  # fmt: skip
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:

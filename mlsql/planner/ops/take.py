@@ -12,6 +12,7 @@ from ..node import Emitter, Node, operator, size_of
 from ..work import CALL, Access, Work
 from . import reduce as reduces
 from . import segment as segments
+from .leaf import Index
 
 
 def check_index(index: Node) -> None:
@@ -33,7 +34,12 @@ def reads(x: Node, index: Node) -> Access:
     """The rows of x that an index picks, as memory sees them."""
     t = taken(x, index)
     row_bytes = size_of(t.with_(rows=UNIT)) * t.element.bytes
-    return Access(t.rows.rows or 1, row_bytes, x.nbytes)
+    return Access(t.rows.rows or 1, row_bytes, x.nbytes, is_of_batch(index))
+
+
+def is_of_batch(index: Node) -> bool:
+    """Whether an index comes from the rows of a batch, so that every step has another."""
+    return isinstance(index, Index) or any(is_of_batch(n) for n in index.inputs)
 
 
 @operator

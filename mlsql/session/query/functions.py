@@ -15,7 +15,7 @@ from ...executor.dataset import by_source, leaf_sql, lookups, quoted, sql_type
 from ...executor.device import Array
 from ...executor.load import leaf_arrays
 from ...executor.per_group import GroupPredictor
-from ...executor.predict import LenientPredictor, Predictor
+from ...executor.predict import CHUNK_ROWS, LenientPredictor, Predictor
 from ...executor.specialize import specialized
 from ...executor.vocabulary import typed
 from ...optimizer.stages import optimize, simplify
@@ -115,6 +115,8 @@ def function_name(
         session.models.find(model).definition,
         version and version.digest,
         session.null_prediction,
+        session.without,
+        session.clock and id(session.clock),
         variant,
     )
     digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
@@ -134,7 +136,7 @@ def scored(
     """What computes some columns of a model."""
     arrays = parameter_arrays(model, version)
     if variant is None or not (variant.only_read or variant.inside):
-        return Scoring(forward_plan(model, wanted), model.input_leaves, arrays)
+        return Scoring(forward_plan(model, wanted, session.without), model.input_leaves, arrays)
     key = (
         model.name,
         model.columns[variant.output],
@@ -206,13 +208,16 @@ def predictor_of(
         classes,
         lookups(session.storage, scoring.leaves, version.classes if version else {}),
         session.null_prediction or lenient,
+        session.clock,
     )
+    if session.clock is not None:
+        session.clock.plans.append((f"model {model.name}: up to {CHUNK_ROWS} rows at a time", one.plan))
     return one if groups is None else predictor_of_groups(one, scoring.plan, model, groups, scoring.parameters)
 
 
-def forward_plan(model: Model, wanted: Sequence[str]) -> Plan:
-    """The optimized plan of some columns of a model."""
-    return optimize(Plan(model.columns, model.names), wanted=wanted).plan
+def forward_plan(model: Model, wanted: Sequence[str], without: Sequence[str] = ()) -> Plan:
+    """The optimized plan of some columns of a model, some rules left out."""
+    return optimize(Plan(model.columns, model.names), without, wanted=wanted).plan
 
 
 def read_inputs(model: Model) -> dict[str, Column]:

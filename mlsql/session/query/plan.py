@@ -34,7 +34,7 @@ Signature = list[tuple[str, str]]
 
 def rewritten(session: Session, statement: SelectSql, without: Collection[str] = ()) -> str:
     """The text that DuckDB runs for a statement."""
-    return query_plan(session, statement, without)[0]
+    return query_plan(session, statement, (*without, *session.without))[0]
 
 
 def query_plan(
