@@ -12,7 +12,7 @@ from mlsql.autodiff.gradient import gradients
 from mlsql.executor.device import namespace
 from mlsql.executor.run import Executable, evaluate, executable, leaves
 from mlsql.explain import example
-from mlsql.explain.example import TABLE, moved
+from mlsql.explain.example import MANY_STEPS, TABLE, moved
 from mlsql.explain.example import bind_rows as bind_rows
 from mlsql.optimizer.rule import RULES
 from mlsql.optimizer.stages import Optimized, optimize, simplify
@@ -91,8 +91,8 @@ def with_gradients(plan: Plan, without: Collection[str] = ()) -> Optimized:
     simple = simplify(plan, without)
     loss = simple.plan.outputs["loss"]
     outputs = {"loss": loss, **{f"by {p.name}": g for p, g in zip(sources, gradients(loss, sources), strict=True)}}
-    best = optimize(Plan(outputs, simple.plan.names), without)
-    return Optimized(best.plan, (*simple.steps, *best.steps))
+    best = optimize(Plan(outputs, simple.plan.names), without, goal=MANY_STEPS)
+    return Optimized(best.plan, (*simple.steps, *best.steps), best.alternatives)
 
 
 # -- arrays ------------------------------------------------------------------------------------------------------------
@@ -284,7 +284,11 @@ def measure(node: Node, arrays: Mapping[Node, Array]) -> Meter:
     names |= {name: metered(names[name], folds, meter) for name, folds in COMPILED_FOLDS.items()}
     loops = {"add_scaled_rows": 2, "put_rows": 0, "find_first": 0, "add_to_first": 1, "copy_first": 0}
     names |= {name: compiled(name, operations) for name, operations in loops.items()}
-    names |= {"einsum": einsum, "where": where, "empty": lambda *a: counted(np.empty(*a), meter)}
+
+    def moment(spec: str, x: Array, y: Array, out: Array) -> None:
+        einsum(spec, counted(x.astype(float), meter), counted(y.astype(float), meter), out)
+
+    names |= {"einsum": einsum, "moment": moment, "where": where, "empty": lambda *a: counted(np.empty(*a), meter)}
     exec(compile(program.source, "<counted>", "exec"), names)
     rows = row_sets([output])
     arena = program.allocate(names["empty"])

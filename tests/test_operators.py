@@ -43,6 +43,7 @@ from mlsql.planner.ops import (
     Map,
     Max,
     Min,
+    Moment,
     Multiply,
     Not,
     Or,
@@ -218,6 +219,11 @@ SAMPLES: dict[type[Node], Callable[[Element], list[Node]]] = {
             *("ro,rk->ko", "rik,ko->rio", "rik,rko->rio", "rki,rko->rio", "i,o->io", "ri,ro->rio", "r,rk->k"),
             *("io,io->", "rk,k->rk", "k,ko->o", "r,r->", "abk,ko->abo", "rabk,kab->r"),
         )
+        for left, right in [spec.partition("->")[0].split(",")]
+    ],
+    Moment: lambda e: [
+        Moment(spec, leaf_of(left, "x", e), leaf_of(right, "y", e))
+        for spec in ("ri,rk->ik", "ri,r->i", "r,r->", "ri,->i", ",rk->k", "rio,rko->ik", "rk,k->")
         for left, right in [spec.partition("->")[0].split(",")]
     ],
     GroupSample: lambda e: [GroupSample(SOME, HERE, constant(2.0, FLOAT), 5, SLOTS, 7)],  # no group is larger than 5
@@ -484,6 +490,7 @@ OF_NODE: dict[type[Node], Callable[..., Any]] = {
     ),
     Concat: concatenated,
     Contract: lambda n, x, y: np.einsum(n.spec, x, y),
+    Moment: lambda n, x, y: np.einsum(n.spec, x.astype(np.float64), y.astype(np.float64)),
     Take: lambda n, x, index: x[index],
     Segment: segmented,
     SegmentMax: best(np.max),

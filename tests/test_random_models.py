@@ -29,6 +29,7 @@ from mlsql.executor.run import leaves
 from mlsql.optimizer.cost import Machine
 from mlsql.optimizer.frequency import Frequency
 from mlsql.optimizer.rule import RULES, Rule, Step
+from mlsql.optimizer.search import Goal
 from mlsql.optimizer.stages import optimize, simplify
 from mlsql.planner.model import Model
 from mlsql.planner.node import Node
@@ -162,19 +163,18 @@ def settings(c: Case, fired: Collection[str], thorough: bool) -> Iterator[tuple[
     for name in single if thorough else rng.sample(single, min(1, len(single))):
         yield f"without {name}", (name,), {}
     for _ in range(3 if thorough else 1):
-        told = costs(rng)
-        if told:
-            yield f"with {told}", (), told
+        goal = any_goal(rng)
+        yield f"with {goal}", (), {"goal": goal}
 
 
-def costs(rng: random.Random) -> dict[str, Any]:
-    """A machine and a number of steps under which any alternative may look the cheapest, for what explores by cost."""
-    rates = {f: 10 ** rng.uniform(-9, -3) if f == "call" else 10 ** rng.uniform(4, 12) for f in RATES}
-    told = {"machine": Machine(**rates), "runs": {f: 10 ** rng.uniform(0, 6) for f in Frequency}}
-    return {name: v for name, v in told.items() if name in inspect.signature(optimize).parameters}
+def any_goal(rng: random.Random) -> Goal:
+    """A machine and numbers of runs under which any alternative may look like the cheapest."""
+    rates = {f: 10 ** rng.uniform(*((-9, -3) if default < 1 else (4, 12))) for f, default in RATES.items()}
+    runs = {f: 10 ** rng.uniform(0, 6) for f in Frequency}
+    return Goal(Machine(**rates), runs, rng.choice((None, 0, 1_000)))
 
 
-RATES = [name for name, f in inspect.signature(Machine).parameters.items() if isinstance(f.default, float)]
+RATES = {n: p.default for n, p in inspect.signature(Machine).parameters.items() if isinstance(p.default, float)}
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from support import (
     ALL_BUT_EXPAND,
+    MANY_STEPS,
     bind,
     bind_rows,
     in_double,
@@ -25,10 +26,10 @@ from support import (
 from mlsql.autodiff.training import gradients_of, spans_of, view_of
 from mlsql.errors import InternalError
 from mlsql.executor.run import executable, leaves
-from mlsql.explain.example import BATCH, COUNTS, plans
+from mlsql.explain.example import BATCH, COUNTS, considered, plans
 from mlsql.explain.rulebook import before_and_after, book
 from mlsql.optimizer.rule import RULES, TEXTS, Rewrite, Rule
-from mlsql.optimizer.stages import STAGES, optimize, simplify
+from mlsql.optimizer.stages import STAGES, optimize, run_stage, simplify
 from mlsql.planner.node import OPERATORS, Node
 from mlsql.planner.ops import (
     Add,
@@ -80,6 +81,7 @@ def test_a_rule_fires_on_its_example(rule: Rule) -> None:
     for plan in plans(rule.example):
         fired |= {s.rule.name for s in simplify(plan, wanted=["loss"]).steps}
         fired |= {s.rule.name for s in with_gradients(plan.keep(["loss"])).steps}
+        fired |= {rule.name} if considered(plan, rule) else set()
     assert rule.name in fired, f"{rule.name} does not fire on {rule.example}; these do: {sorted(fired)}"
 
 
@@ -115,6 +117,18 @@ def without_or_less(rule: Rule) -> Collection[str]:
 
 
 @every_rule
+def test_all_that_the_search_considers_is_the_same(rule: Rule) -> None:
+    """Whether it is taken or not: both sides of every rewriting, on random rows."""
+    for plan in plans(rule.example):
+        sides = considered(in_double(plan), rule)
+        every = Plan({str(i): n for i, n in enumerate(n for pair in sides for n in pair)})
+        nodes = run_stage("expand", every, [])
+        values = list(run(nodes, random_leaves(list(nodes.outputs.values()), seed=3)).values()) if sides else []
+        for (before, after), x, y in zip(sides, values[::2], values[1::2], strict=True):
+            np.testing.assert_allclose(x, y, 1e-9, 1e-9, err_msg=f"{before} and {after}")
+
+
+@every_rule
 def test_a_rule_can_be_switched_off(rule: Rule) -> None:
     if rule.stage in ("prune", "share"):
         pytest.skip("says what is so by itself")
@@ -127,7 +141,7 @@ def test_a_rule_can_be_switched_off(rule: Rule) -> None:
 def test_optimizing_twice_changes_nothing_more(rule: Rule) -> None:
     for plan in plans(rule.example):
         once = with_gradients(plan.keep(["loss"])).plan
-        twice = optimize(once)
+        twice = optimize(once, goal=MANY_STEPS)
         assert [s.rule.name for s in twice.steps if s.before is not s.after] == []
         assert twice.plan.outputs == once.outputs
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..planner.ops.contract import ROW, as_matrix_product
 from ..planner.scalar import FUNCTIONS
 
 Array = NDArray[Any]
@@ -43,6 +44,35 @@ def where(condition: Array, x: Array, y: Array, out: Array) -> None:
 def einsum(spec: str, x: Array, y: Array, out: Array) -> None:
     """Einstein summation in the order that costs least."""
     np.einsum(spec, x, y, out=out, optimize=True)
+
+
+def moment(spec: str, x: Array, y: Array, out: Array) -> None:
+    """Einstein summation over all rows ("r") in 64 bits, a block of rows at a time."""
+    folded = [ROW in letters for letters in spec.partition("->")[0].split(",")]
+    rows, widest = max((len(a), a[:1].size) for a, has_rows in zip((x, y), folded, strict=True) if has_rows)
+    block = max(1, BLOCK_BYTES // (8 * max(1, widest)))
+    product = matrix_product(spec)
+    out[...] = 0
+    for start in range(0, rows, block):
+        parts = [a[start : start + block] if has_rows else a for a, has_rows in zip((x, y), folded, strict=True)]
+        first = parts[0].astype(np.float64, copy=False)
+        second = first if y is x else parts[1].astype(np.float64, copy=False)
+        out += product(first, second)
+
+
+def matrix_product(spec: str) -> Callable[[Array, Array], Any]:
+    """A contraction of two arrays, by a matrix product where it is one."""
+    form = as_matrix_product(spec)
+    if form is None:
+        return lambda x, y: np.einsum(spec, x, y, optimize=True)
+    swapped, *turned = form
+    first, second = (bool(t) for t in turned)
+
+    def product(x: Array, y: Array) -> Any:
+        a, b = x.T if first else x, y.T if second else y
+        return b @ a if swapped else a @ b
+
+    return product
 
 
 def place_parts(parts: Sequence[Array], windows: Sequence[Array]) -> None:
@@ -109,7 +139,7 @@ def namespace() -> dict[str, Any]:
     names.update(abs=np.absolute, matmul=np.matmul, copyto=np.copyto, arange=np.arange, empty=np.empty)
     names.update({f"number_{name}": function for name, function in FUNCTIONS.items()})
     names.update({f"number_{name}": on_number(getattr(np, name)) for name in PARTIAL})
-    for helper in (array, fill, cast, where, einsum, place_parts, erf):
+    for helper in (array, fill, cast, where, einsum, moment, place_parts, erf):
         names[helper.__name__] = helper
     names.update({name: later(module, name) for module, listed in COMPILED.items() for name in listed.split()})
     return names

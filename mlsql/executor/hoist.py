@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from ..planner.node import Node, depends_on, substitute, walk
 from ..planner.ops import Column, Count, Counter, Index, Positions, State
-from ..types import UNIT
 
 
 def hoist(outputs: Sequence[Node]) -> tuple[list[Node], dict[Column, Node]]:
@@ -17,7 +16,7 @@ def hoist(outputs: Sequence[Node]) -> tuple[list[Node], dict[Column, Node]]:
     hoisted: dict[Node, Column] = {}
     for node in walk(outputs):
         for n in node.inputs if node in in_loop else ():
-            fixed = n in data and n not in in_loop and n.type.rows != UNIT and n not in hoisted
+            fixed = n in data and n not in in_loop and n not in hoisted
             if fixed and not isinstance(n, (Column, Positions, Count)):
                 # no name that a column of the table could have: a leaf is known by name, rows and type
                 hoisted[n] = Column(f"\0fixed_{len(hoisted) + 1}", n.type.rows, n.type.element, n.type.shape)

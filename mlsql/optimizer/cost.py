@@ -22,9 +22,14 @@ class Machine:
     bandwidth: float = 1e10  # bytes a second that go to and from memory
 
 
+def is_free(node: Node) -> bool:
+    """Whether a node takes no time: it is a leaf, or its input seen differently."""
+    return node.is_view or isinstance(node, FREE)
+
+
 def seconds(node: Node, machine: Machine) -> float:
     """The estimated time of one evaluation of a node, its inputs being there."""
-    if node.is_view or isinstance(node, FREE):
+    if is_free(node):
         return 0.0
     rate = machine.gemm if isinstance(node, Contract) else machine.flops
     return machine.call + max(node.flops() / rate, node.bytes() / machine.bandwidth)

@@ -7,9 +7,10 @@ subexpressions are free, and a gradient finds the forward pass's intermediates w
 from __future__ import annotations
 
 import dataclasses
+import functools
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform
 
@@ -71,7 +72,7 @@ class Interned(type):
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         fresh = super().__call__(*args, **kwargs)
-        key = (cls, *(_exact(getattr(fresh, f.name)) for f in dataclasses.fields(fresh)))
+        key = (cls, *(exact(getattr(fresh, name)) for name in field_names(cls)))
         with Interned._lock:
             known = Interned._nodes.get(key)
             if known is not None:
@@ -81,12 +82,18 @@ class Interned(type):
         return fresh
 
 
-def _exact(value: Any) -> Any:
-    """A key that tells 0.0 from -0.0 and holds NaN equal to itself."""
+@functools.cache
+def field_names(cls: type) -> tuple[str, ...]:
+    """The names of an operator's fields, in order."""
+    return tuple(f.name for f in dataclasses.fields(cls))
+
+
+def exact(value: Any) -> Any:
+    """A key for a value of a field that tells 0.0 from -0.0 and holds NaN equal to itself."""
     if isinstance(value, float):
         return value.hex()
     if isinstance(value, tuple):
-        return tuple(_exact(v) for v in value)
+        return tuple(exact(v) for v in value)
     return value
 
 
@@ -103,8 +110,8 @@ class Node(metaclass=Interned):
     def inputs(self) -> tuple[Node, ...]:
         """The nodes this one reads, in the order of the fields."""
         found: list[Node] = []
-        for f in dataclasses.fields(self):
-            value = getattr(self, f.name)
+        for name in field_names(type(self)):
+            value = getattr(self, name)
             if isinstance(value, Node):
                 found.append(value)
             elif isinstance(value, tuple):
@@ -129,8 +136,7 @@ class Node(metaclass=Interned):
         Comparisons and choices count like arithmetic; copies and the arithmetic of positions do not.
         """
         simpler = self.expand()
-        inputs = set(walk(self.inputs))
-        return 0 if simpler is None else sum(n.flops() for n in walk([simpler]) if n not in inputs)
+        return 0 if simpler is None else sum(n.flops() for n in walk([simpler], self.inputs))
 
     def bytes(self) -> int:
         """Bytes read and written by one evaluation."""
@@ -162,8 +168,8 @@ class Node(metaclass=Interned):
         rows = rows or {}
         rest = iter(inputs)
         values: dict[str, Any] = {}
-        for f in dataclasses.fields(self):
-            value = getattr(self, f.name)
+        for name in field_names(type(self)):
+            value = getattr(self, name)
             if isinstance(value, Node):
                 value = next(rest)
             elif isinstance(value, tuple) and any(isinstance(v, Node) for v in value):
@@ -172,7 +178,7 @@ class Node(metaclass=Interned):
                 value = rows.get(value, value)
             elif isinstance(value, Type) and value.rows in rows:
                 value = value.with_(rows=rows[value.rows])
-            values[f.name] = value
+            values[name] = value
         return type(self)(**values)
 
     @classmethod
@@ -182,7 +188,7 @@ class Node(metaclass=Interned):
 
     def attributes(self) -> dict[str, Any]:
         """The fields that are not inputs."""
-        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        plain = {name: getattr(self, name) for name in field_names(type(self))}
         return {
             k: v
             for k, v in plain.items()
@@ -218,15 +224,18 @@ def size_of(type: Type) -> int:
     return size
 
 
-def walk(outputs: Iterable[Node]) -> Iterator[Node]:
-    """Every node once, inputs before the nodes that read them, in an order that depends on the plan alone."""
+def walk(outputs: Iterable[Node], known: Container[Node] = ()) -> Iterator[Node]:
+    """Every node once, inputs before the nodes that read them, in an order that depends on the plan alone.
+
+    Nodes in ``known``, and what only they read, are left out.
+    """
     seen: set[Node] = set()
     stack: list[tuple[Node, bool]] = [(n, False) for n in reversed(list(outputs))]
     while stack:
         node, ready = stack.pop()
         if ready:
             yield node
-        elif node not in seen:
+        elif node not in seen and node not in known:
             seen.add(node)
             stack.append((node, True))
             stack += [(n, False) for n in reversed(node.inputs) if n not in seen]

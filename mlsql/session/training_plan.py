@@ -16,6 +16,7 @@ from ..executor.train import Limits, LoopPlan, condition
 from ..optimizer.cost import Machine
 from ..optimizer.frequency import Frequency, Runs
 from ..optimizer.rule import Alternative, Step
+from ..optimizer.search import Goal
 from ..optimizer.stages import optimize, simplify
 from ..parser.statements import CreateModel, Expression, Train
 from ..planner.binder import bind_model
@@ -160,7 +161,8 @@ def plan_training(
         raise
     iterate = training.iterate
     outputs = {"loss": iterate.loss, "rate": rate, **{str(i): n for i, n in enumerate(iterate.updates)}}
-    optimized = optimize(Plan(outputs, training.names), without)
+    goal = Goal(Machine(), {Frequency.ONCE: 1, Frequency.STEP: total})
+    optimized = optimize(Plan(outputs, training.names), without, goal=goal)
     best = list(optimized.plan.outputs.values())
     updates = {s: n for s, n in zip(iterate.states, best[2:], strict=True) if isinstance(s, State)}
     index, *beside = rows.indexes or (None,)
@@ -169,7 +171,7 @@ def plan_training(
         tuple(beside), rows.per_epoch, rows.multiples,
     )  # fmt: skip
     return Planned(
-        loop, (*simplified.steps, *optimized.steps), {Frequency.ONCE: 1, Frequency.STEP: total}, Machine(),
+        loop, (*simplified.steps, *optimized.steps), goal.runs, goal.machine,
         optimized.alternatives, optimized.notes,
     )  # fmt: skip
 

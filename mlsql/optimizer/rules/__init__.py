@@ -1,5 +1,17 @@
 """The rules, one file a family. Importing this package fills ``optimizer.rule.RULES``."""
 
-from . import algebra, broadcasting, composites, indexing, joins, shapes, stability, whole
+from . import algebra, broadcasting, chains, composites, factorised, indexing, joins, moments, shapes, stability, whole
 
-__all__ = ["algebra", "broadcasting", "composites", "indexing", "joins", "shapes", "stability", "whole"]
+__all__ = [
+    "algebra",
+    "broadcasting",
+    "chains",
+    "composites",
+    "factorised",
+    "indexing",
+    "joins",
+    "moments",
+    "shapes",
+    "stability",
+    "whole",
+]

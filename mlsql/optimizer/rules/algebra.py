@@ -20,7 +20,7 @@ from ...planner.ops import (
     Subtract,
     like,
 )
-from ...types import DOUBLE, FLOAT, INTEGER
+from ...types import DOUBLE, FLOAT, INTEGER, UNIT
 from ..rule import rule
 
 MAPS = tuple(o for o in OPERATORS.values() if issubclass(o, Map) and o is not Cast)
@@ -176,6 +176,43 @@ def gather_factors(node: Node) -> Node | None:
     if a.value is None or b.value is None or isinstance(x, Constant):
         return None  # three numbers could be gathered for ever
     return Multiply(Multiply(a, b), x)
+
+
+@rule(
+    Add,
+    Subtract,
+    law="c * x + c * y = c * (x + y) for one number c",
+    before="c * x - c * y",
+    after="c * (x - y)",
+    when="x and y are as large as the result",
+    why="one product less; and what is small is subtracted before it is summed, not after",
+    databases="expression simplification: distributivity",
+    learning="algebraic simplification; loss scaling applied once",
+    example="CREATE MODEL m INPUT (x FLOAT[2]) TARGET (y BOOLEAN) AS SELECT LINEAR(x, 1) AS z "
+    "MINIMIZE AVG(BINARY_CROSS_ENTROPY(z, y))",
+)
+def factor_out_number(node: Node) -> Node | None:
+    if node.type.rows == UNIT:
+        return None
+    (c, x), (d, y) = map(number_and_rest, node.inputs)
+    if c is None or c is not d or not x.type == y.type == node.type:
+        return None
+    return Multiply(c, node.with_inputs([x, y]))
+
+
+def number_and_rest(node: Node) -> tuple[Node | None, Node]:
+    """A product as a single number and what it multiplies; None if it is no such product."""
+    match node:
+        case Multiply(c, x) if is_single(c):
+            return c, x
+        case Multiply(x, c) if is_single(c):
+            return c, x
+    return None, node
+
+
+def is_single(node: Node) -> bool:
+    """Whether a value is a single number for all rows."""
+    return node.type.rows == UNIT and node.type.entry_size == 1
 
 
 @rule(

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Callable
 
-from ...planner.node import Node, walk
+from ...planner.node import Node
 from ...planner.ops import (
     Add,
     Cast,
     Concat,
     Constant,
     Contract,
-    Counter,
-    Index,
     Negate,
-    Parameter,
     Place,
     Reshape,
     Slice,
-    State,
     Subtract,
     Take,
     Transpose,
@@ -28,6 +25,7 @@ from ...planner.ops import (
 )
 from ...planner.ops.contract import ROW
 from ...types import UNIT
+from ..frequency import is_learned
 from ..rule import rule
 from .algebra import MAPS
 
@@ -58,16 +56,12 @@ def place_into(node: Node) -> Node | None:
     return Place(added, k, size, x) if x.type == placed.type else None
 
 
-def changes(node: Node) -> bool:
-    """Whether a leaf may have another value at every step. What is frozen, such as a column's average, has not."""
-    return isinstance(node, (State, Counter, Index)) or (isinstance(node, Parameter) and not node.frozen)
-
-
 @rule(
     *MAPS,
     Cast,
     Reshape,
     Concat,
+    stage="hoist",
     law="f(take(x, i)) = take(f(x), i) for an f of one row",
     before="f(take(x, i), take(y, i))",
     after="take(f(x, y), i)",
@@ -84,9 +78,7 @@ def take_last(node: Node) -> Node | None:
     others = [n for n in node.inputs if not isinstance(n, Take)]
     if not taken or any(t.index is not taken[0].index for t in taken):
         return None
-    if any(n.inputs or n.type.rows != UNIT for n in others) or any(
-        map(changes, walk([*others, *(t.x for t in taken)]))
-    ):
+    if any(n.inputs or n.type.rows != UNIT for n in others) or is_learned(*others, *(t.x for t in taken)):
         return None
     if node.nbytes > sum(t.nbytes for t in taken) and not isinstance(node, Cast):
         return None
@@ -144,16 +136,21 @@ def one_hot_is_take(node: Node) -> Node | None:
 )
 def split_at_one_hot(node: Node) -> Node | None:
     assert isinstance(node, Contract)
+    return split_product(node, is_one_hot)
+
+
+def split_product(node: Contract, is_apart: Callable[[Node], bool]) -> Node | None:
+    """A product with a concatenation as a sum of products with its parts, if some part is to stand apart."""
     out = node.letters()[2]
     for a, x, b, w in operands(node):
-        if not (isinstance(x, Concat) and any(is_one_hot(p) for p in x.parts)):
+        if not (isinstance(x, Concat) and any(is_apart(p) for p in x.parts)):
             continue
-        letter = a[1:][x.axis]
+        letter = a.removeprefix(ROW)[x.axis]
         if letter in out or letter not in b or not isinstance(x.type.shape[x.axis], int):
             continue
         axis = b.removeprefix(ROW).index(letter)
         spec, start, terms = f"{a},{b}->{out}", 0, list[Node]()
-        for part in dense_together(x):
+        for part in apart(x, is_apart):
             stop = start + int_size(part, x.axis)
             terms.append(Contract(spec, part, Slice(w, axis, start, stop)))
             start = stop
@@ -162,11 +159,11 @@ def split_at_one_hot(node: Node) -> Node | None:
     return None
 
 
-def dense_together(whole: Concat) -> list[Node]:
-    """The parts of a concatenation, the dense ones that stand side by side in one."""
+def apart(whole: Concat, is_apart: Callable[[Node], bool]) -> list[Node]:
+    """The parts of a concatenation; those side by side that need not stand apart in one."""
     found: list[Node] = []
     parts = [broadcast(p, p.type.with_(rows=whole.type.rows)) for p in whole.parts]
-    for one_hot, group in itertools.groupby(parts, is_one_hot):
+    for alone, group in itertools.groupby(parts, is_apart):
         together = tuple(group)
-        found += together if one_hot or len(together) == 1 else (Concat(together, whole.axis),)
+        found += together if alone or len(together) == 1 else (Concat(together, whole.axis),)
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ...planner.node import Node, walk
+from ...planner.node import Node
 from ...planner.ops import (
     Add,
     Argmax,
@@ -34,9 +34,9 @@ from ...planner.ops import (
 )
 from ...planner.ops.contract import ROW
 from ...types import UNIT
+from ..frequency import is_learned
 from ..rule import rule
 from .algebra import MAPS
-from .indexing import changes
 
 ROW_WISE: tuple[type[Node], ...] = (
     *MAPS,
@@ -70,11 +70,6 @@ def take_of_take(node: Node) -> Node | None:
         case Take(Take(x, i), j) if i.type.rows != UNIT:
             return Take(x, Take(i, j))
     return None
-
-
-def is_learned(*nodes: Node) -> bool:
-    """Whether the values may change from step to step."""
-    return any(changes(n) for n in walk(nodes))
 
 
 @rule(

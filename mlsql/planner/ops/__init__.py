@@ -3,7 +3,7 @@
 One file a kind of design's closed set. Importing this package fills ``planner.node.OPERATORS``.
 """
 
-from .contract import Contract, contract, dot, matmul, with_rows
+from .contract import Contract, Contraction, Moment, contract, dot, matmul, with_rows
 from .iterate import Iterate
 from .leaf import Column, Constant, Count, Counter, Index, Parameter, Positions, State, constant
 from .map import (
@@ -59,6 +59,7 @@ __all__ = [
     "Concat",
     "Constant",
     "Contract",
+    "Contraction",
     "Cos",
     "Count",
     "Counter",
@@ -82,6 +83,7 @@ __all__ = [
     "Maximum",
     "Min",
     "Minimum",
+    "Moment",
     "Multiply",
     "Negate",
     "Not",

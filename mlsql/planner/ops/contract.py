@@ -8,17 +8,17 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
-from ...types import UNIT, Dim, Symbol, Type, TypeProblem, common_rows, promote, shape_text
+from ...types import DOUBLE, UNIT, Dim, Symbol, Type, TypeProblem, common_rows, promote, shape_text
 from ..node import Emitter, Node, operator
-from .reduce import Sum
+from .map import Multiply, cast
+from .reduce import Sum, broadcast
 from .shape import drop_axis
 
 ROW = "r"  # the letter of the row axis; entries' axes have other letters
 
 
-@operator
-class Contract(Node):
-    """Einstein summation over two operands.
+class Contraction(Node):
+    """Base of the contractions: the axes of both operands and of the output, by letters.
 
     ``spec`` is NumPy einsum's: a letter an axis, "r" being the axis of rows where an operand has rows, as in
     ``ri,io->ro`` for a batch of vectors times a weight matrix. Letters that are not in the output are summed over.
@@ -52,17 +52,11 @@ class Contract(Node):
         for letters, node in ((a, self.x), (b, self.y)):
             if letters.startswith(ROW) != (node.type.rows != UNIT):
                 raise TypeProblem(f'the rows of "{node.type.rows}" do not fit the contraction {self.spec}')
-        rows = common_rows(self.x.type.rows, self.y.type.rows) if ROW in out else UNIT
+        rows = common_rows(self.x.type.rows, self.y.type.rows)
         sizes = self.sizes()
         shape = tuple(sizes[c] for c in out.removeprefix(ROW))
-        return Type(rows, promote(self.x.type.element, self.y.type.element), shape)
-
-    def vjp(self, g: Node) -> tuple[Node | None, ...]:
-        a, b, out = self.letters()
-        return (
-            contract(f"{out},{b}->{a}", g, self.y) if self.x.type.element.kind == "float" else None,
-            contract(f"{a},{out}->{b}", self.x, g) if self.y.type.element.kind == "float" else None,
-        )
+        element = promote(self.x.type.element, self.y.type.element)
+        return Type(rows if ROW in out else UNIT, element, shape)
 
     def extent(self, letter: str) -> int:
         """The number of positions of a letter, unknown sizes counted as 1."""
@@ -76,6 +70,22 @@ class Contract(Node):
         products = math.prod(self.extent(c) for c in {*a, *b})
         return products if set(out) == {*a, *b} else 2 * products
 
+
+@operator
+class Contract(Contraction):
+    """Einstein summation over two operands: matrix products, dot products, sums of products along shared axes."""
+
+    spec: str
+    x: Node
+    y: Node
+
+    def vjp(self, g: Node) -> tuple[Node | None, ...]:
+        a, b, out = self.letters()
+        return (
+            contract(f"{out},{b}->{a}", g, self.y) if self.x.type.element.kind == "float" else None,
+            contract(f"{a},{out}->{b}", self.x, g) if self.y.type.element.kind == "float" else None,
+        )
+
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         product = as_matrix_product(self.spec)
         if product is None:
@@ -84,6 +94,41 @@ class Contract(Node):
         swapped, *forms = product
         views = [e.view(array, form) if form else array for array, form in zip(inputs, forms, strict=True)]
         e.call("matmul", *(reversed(views) if swapped else views), out)
+
+
+@operator
+class Moment(Contraction):
+    """A contraction over all rows, summed in 64 bits whatever its operands are, a block of rows at a time.
+
+    The moments of a table, such as XᵀX and Xᵀy, take the place of its rows in every sum of squares. They must be more
+    exact than the rows are, for what is left of the squares may be a small difference of large moments.
+    """
+
+    spec: str
+    x: Node
+    y: Node
+
+    def infer(self) -> Type:
+        a, b, out = self.letters()
+        if ROW in out or ROW not in a + b:
+            raise TypeProblem(f"a moment sums over rows; {self.spec} does not")
+        return super().infer().with_(element=DOUBLE)
+
+    def vjp(self, g: Node) -> tuple[Node | None, ...]:
+        a, b, out = self.letters()
+        return self.by(f"{out},{b}->{a}", g, self.y, self.x), self.by(f"{out},{a}->{b}", g, self.x, self.y)
+
+    def by(self, spec: str, g: Node, other: Node, operand: Node) -> Node | None:
+        """The derivative by one operand; each row of it has the same weight where it has none of its own."""
+        if operand.type.element.kind != "float":
+            return None
+        operands, out = spec.split("->")
+        if ROW in out and ROW not in operands:  # the other operand has no rows: every row counts alike
+            return broadcast(cast(contract(f"{operands}->{out[1:]}", g, other), operand.type.element), operand.type)
+        return cast(contract(spec, g, other), operand.type.element)
+
+    def emit(self, e: Emitter, out: str, *inputs: str) -> None:
+        e.call("moment", repr(self.spec), inputs[0], inputs[1], out)
 
 
 def as_matrix_product(spec: str) -> tuple[bool, str, str] | None:
@@ -102,6 +147,8 @@ def as_matrix_product(spec: str) -> tuple[bool, str, str] | None:
         return None
     k = shared[0]
     free_a, free_b = a.replace(k, ""), b.replace(k, "")
+    if len(out) != len(free_a + free_b):
+        return None  # a letter that only one operand has is summed away
     if out == free_a + free_b:
         return False, "" if a == free_a + k else ".T", "" if b == k + free_b else ".T"
     return True, "" if a == k + free_a else ".T", "" if b == free_b + k else ".T"
@@ -113,6 +160,8 @@ def contract(spec: str, x: Node, y: Node) -> Node:
     a, b = operands.split(",")
     a, x = _sum_away(a, x, b + out)
     b, y = _sum_away(b, y, a + out)
+    if (not a and b == out) or (not b and a == out):  # a single number times a tensor
+        return Multiply(x, y)
     return Contract(f"{a},{b}->{out}", x, y)
 
 
@@ -122,7 +171,8 @@ def _sum_away(letters: str, x: Node, needed: str) -> tuple[str, Node]:
         letters, x = letters[1:], Sum(x, True)
     for letter in [c for c in letters if c not in needed]:
         axis = letters.removeprefix(ROW).index(letter)
-        letters, x = letters.replace(letter, ""), drop_axis(Sum(x, False, (axis,)), axis)
+        folded = x if x.type.shape[axis] == 1 else Sum(x, False, (axis,))
+        letters, x = letters.replace(letter, ""), drop_axis(folded, axis)
     return letters, x
 
 

@@ -1,0 +1,172 @@
+"""The best plan of a memo: by cost, a shared node counted once, each node as often as it runs.
+
+Taking the best plan out of a memo whose expressions share inputs is NP-hard, so it is climbed to: from the plan that
+came in, each time by the change that saves most. A change is another expression for one group, or for all that would
+otherwise read a costly one. What a change brings in is chosen by dynamic programming, as if nothing were shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from ..planner.node import Node
+from ..planner.plan import Plan
+from .choice import Choice
+from .cost import Machine
+from .frequency import SINGLE, Runs
+from .memo import Member, Memo
+from .rewriter import Rewriter
+from .rule import Alternative, Step
+
+STAGE = "explore"
+WORTH = 0.005  # a change must save this share of the cost: no estimate is better than that
+COSTLY = 0.02  # a shared value of at least this share of the cost is tried to be done without
+MAX_ROUNDS = 100
+SHOWN = 20  # alternatives that are told of
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a plan is to be good at: little time on a machine, for so many runs of each of its parts.
+
+    ``memory`` is the most bytes that values from before the loop may take; None: any.
+    """
+
+    machine: Machine = field(default_factory=Machine)
+    runs: Runs = field(default_factory=lambda: SINGLE)
+    memory: int | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """The plan that a search came to, and how."""
+
+    plan: Plan
+    steps: tuple[Step, ...]
+    alternatives: tuple[Alternative, ...]
+    notes: tuple[str, ...]
+
+
+def search(plan: Plan, goal: Goal, rules: Rewriter, normal: Rewriter) -> Found:
+    """The cheapest plan that the rules make of a plan. ``normal`` are the rules that always help."""
+    memo = Memo(plan.outputs.values(), rules, normal)
+    memo.explore()
+    if not memo.has_choices:
+        return Found(plan, (), (), ())
+    climb = _Climb(memo, goal)
+    climb.run()
+    new = climb.choice.realized(plan.nodes())
+    best = Plan({k: new[n] for k, n in plan.outputs.items()}, plan.renamed(new))
+    notes = (f"the search stopped at {len(memo.expressions)} expressions",) if memo.was_cut else ()
+    return Found(best, tuple(climb.steps), tuple(climb.alternatives()), notes)
+
+
+class _Climb:
+    """From the plan that came in to a plan that no change makes cheaper."""
+
+    def __init__(self, memo: Memo, goal: Goal) -> None:
+        self.memo = memo
+        self.choice = Choice(memo, goal.machine, goal.runs, goal.memory)
+        self.steps: list[Step] = []
+
+    def run(self) -> None:
+        for _ in range(MAX_ROUNDS):
+            if not (self.best_switch() or self.best_eviction()):
+                return
+
+    # -- one group said differently -------------------------------------------------------------------------------
+
+    def best_switch(self) -> bool:
+        """Make the changes of single groups that still save something, the best first."""
+        found: list[tuple[float, int, Member]] = []
+        for number, member in self.others():
+            saved = self.choice.cost - self.tried(number, member)
+            if saved > WORTH * self.choice.cost:
+                found.append((saved, number, member))
+        made = False
+        for _, number, member in sorted(found, key=lambda f: -f[0]):
+            made |= self.take(number, member)
+        return made
+
+    def others(self) -> Iterator[tuple[int, Member]]:
+        """Every expression that could stand in place of one that is chosen."""
+        for number in self.choice.in_use():
+            for member in self.memo.groups[number].members:
+                if member is not self.choice.of[number]:
+                    yield number, member
+
+    def tried(self, number: int, member: Member) -> float:
+        """What the plan would cost with another expression for a group."""
+        with self.choice.trial():
+            self.choice.switch(number, member)
+            return self.choice.cost
+
+    def take(self, number: int, member: Member) -> bool:
+        """Change the expression of a group if that saves something, and write down the way there."""
+        choice = self.choice
+        if number not in choice.refs or member is choice.of[number]:
+            return False
+        before, count = choice.cost, len(self.steps)
+        with choice.trial() as trial:
+            for at, other in choice.way(number, member):
+                cost = choice.cost
+                choice.switch(at, other, plainly=True)
+                self.note(at, other, cost)
+            for at in choice.improve_new():
+                self.note(at, choice.of[at], choice.cost_before)
+            if before - choice.cost > WORTH * before and not choice.is_cyclic():
+                trial.keep()
+                return True
+        del self.steps[count:]
+        return False
+
+    def note(self, number: int, member: Member, cost_before: float) -> None:
+        """Write down a step."""
+        if member.rule is not None and member.before is not None:
+            self.steps.append(Step(STAGE, member.rule, member.before, member.node, cost_before, self.choice.cost))
+
+    # -- a shared value done without ------------------------------------------------------------------------------
+
+    def best_eviction(self) -> bool:
+        """Do without a costly value that several read, if that is cheaper than to have it."""
+        for number in self.choice.shared(COSTLY):
+            before = self.choice.cost
+            with self.choice.trial() as trial:
+                changed = self.choice.evict(number)
+                if changed and before - self.choice.cost > WORTH * before and not self.choice.is_cyclic():
+                    trial.keep()
+                    for at in changed:
+                        member = self.choice.of[at]
+                        if member.rule is not None and member.before is not None:
+                            self.steps.append(
+                                Step(STAGE, member.rule, member.before, member.node, before, self.choice.cost)
+                            )
+                    return True
+        return False
+
+    # -- what lost -------------------------------------------------------------------------------------------------
+
+    def alternatives(self) -> list[Alternative]:
+        """The rewritings that would have made the plan dearer: the cheapest of each rule and expression."""
+        found: dict[tuple[str, Node], Alternative] = {}
+        for number, member in self.others():
+            if member.rule is None or member.before is None:
+                continue
+            cost = self.tried(number, member)
+            key = (member.rule.name, self.choice.of[number].node)
+            if key not in found or cost < (found[key].seconds or 0):
+                found[key] = Alternative(
+                    "rewrite", member.rule.name, member.rule.law, cost, self.choice.cost,
+                    self.reason(cost), member.rule, member.before, member.node,
+                )  # fmt: skip
+        return sorted(found.values(), key=lambda a: a.seconds or 0)[:SHOWN]
+
+    def reason(self, cost: float) -> str:
+        """Why an alternative that would cost so much was not taken."""
+        ratio = cost / max(self.choice.cost, 1e-12)
+        if self.choice.exceeds(cost):
+            return "needs more memory than MEMORY allows"
+        if abs(ratio - 1) <= WORTH:
+            return "costs the same"
+        return f"costs {ratio:.3g} times as much"
