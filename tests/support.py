@@ -12,9 +12,11 @@ from mlsql.autodiff.gradient import gradients
 from mlsql.executor.device import namespace
 from mlsql.executor.run import Executable, evaluate, executable, leaves
 from mlsql.explain import example
-from mlsql.explain.example import MANY_STEPS, TABLE, moved
+from mlsql.explain.example import TABLE, moved
 from mlsql.explain.example import bind_rows as bind_rows
+from mlsql.optimizer.frequency import Frequency
 from mlsql.optimizer.rule import RULES
+from mlsql.optimizer.search import Goal
 from mlsql.optimizer.stages import Optimized, optimize, simplify
 from mlsql.parser import parse
 from mlsql.planner.binder import bind_model
@@ -36,6 +38,7 @@ from mlsql.planner.plan import Plan
 from mlsql.types import DOUBLE, FLOAT, UNIT, RowSet, Symbol
 
 Array = Any
+MANY_STEPS = Goal(runs={Frequency.ONCE: 1, Frequency.STEP: 1e6})  # so that what can be computed once, is
 ALL_BUT_EXPAND = tuple(r.name for r in RULES.values() if r.stage != "expand")
 
 

@@ -23,12 +23,15 @@ from support import (
     with_gradients,
 )
 
+from mlsql.autodiff.gradient import gradients
 from mlsql.autodiff.training import gradients_of, spans_of, view_of
 from mlsql.errors import InternalError
 from mlsql.executor.run import executable, leaves
-from mlsql.explain.example import BATCH, COUNTS, considered, plans
+from mlsql.explain.example import BATCH, COUNTS, plans
 from mlsql.explain.rulebook import before_and_after, book
+from mlsql.optimizer.rewriter import Rewriter
 from mlsql.optimizer.rule import RULES, TEXTS, Rewrite, Rule
+from mlsql.optimizer.search import considered
 from mlsql.optimizer.stages import STAGES, optimize, run_stage, simplify
 from mlsql.planner.node import OPERATORS, Node
 from mlsql.planner.ops import (
@@ -81,7 +84,7 @@ def test_a_rule_fires_on_its_example(rule: Rule) -> None:
     for plan in plans(rule.example):
         fired |= {s.rule.name for s in simplify(plan, wanted=["loss"]).steps}
         fired |= {s.rule.name for s in with_gradients(plan.keep(["loss"])).steps}
-        fired |= {rule.name} if considered(plan, rule) else set()
+        fired |= {rule.name} if sides_of(plan, rule) else set()
     assert rule.name in fired, f"{rule.name} does not fire on {rule.example}; these do: {sorted(fired)}"
 
 
@@ -116,11 +119,20 @@ def without_or_less(rule: Rule) -> Collection[str]:
     return () if rule.stage == "expand" else (rule.name,)
 
 
+def sides_of(plan: Plan, rule: Rule) -> list[tuple[Node, Node]]:
+    """Both sides of all that the search makes with a rule of a loss and its gradients."""
+    loss = simplify(plan.keep(["loss"])).plan.outputs["loss"]
+    outputs = [loss, *gradients(loss, parameters(plan))]
+    simple = simplify(Plan({str(i): n for i, n in enumerate(outputs)})).plan
+    steps = considered(simple, Rewriter("explore"), Rewriter("simplify"))
+    return [(s.before, s.after) for s in steps if s.rule is rule and s.after is not None]
+
+
 @every_rule
 def test_all_that_the_search_considers_is_the_same(rule: Rule) -> None:
     """Whether it is taken or not: both sides of every rewriting, on random rows."""
     for plan in plans(rule.example):
-        sides = considered(in_double(plan), rule)
+        sides = sides_of(in_double(plan), rule)
         every = Plan({str(i): n for i, n in enumerate(n for pair in sides for n in pair)})
         nodes = run_stage("expand", every, [])
         values = list(run(nodes, random_leaves(list(nodes.outputs.values()), seed=3)).values()) if sides else []
@@ -172,6 +184,21 @@ def test_a_batch_s_look_up_in_a_table_of_parameters_stays_one() -> None:
     tables = {Parameter("table", FLOAT, (9, 2)): set(), State("table", FLOAT, (9, 2)): {"join_and_group"}}
     for table, fired in tables.items():
         assert rules_that_fired(Plan({"y": Segment(Take(table, SOURCE), TARGET, GROUPS)})) == fired
+
+
+def test_without_folding_factors_are_gathered_all_the_same() -> None:
+    """Of three numbers any two could be gathered, for ever."""
+    w = Parameter("w", FLOAT)
+    two, three = constant(2.0), constant(3.0)
+    plan = Plan({"y": Multiply(two, Multiply(three, w)), "z": Multiply(two, Multiply(three, two))})
+    assert {s.rule.name for s in simplify(plan, ("fold_constants",)).steps} == {"gather_factors"}
+
+
+def test_rows_of_a_table_of_parameters_stay_where_they_are_read() -> None:
+    batch = Index(RowSet("batch", 2), NODES)
+    fixed = Take(Column("x", NODES, FLOAT, (2,)), batch)
+    learned_rows = Take(State("table", FLOAT, (9, 2)), Take(Column("key", NODES, BIGINT), batch))
+    assert rules_that_fired(Plan({"y": Add(fixed, learned_rows)})) == set()
 
 
 def test_a_join_under_a_group_by_is_written_to_memory_nowhere() -> None:

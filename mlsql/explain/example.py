@@ -6,12 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ..autodiff.gradient import gradients
 from ..errors import InternalError
-from ..optimizer.frequency import Frequency
-from ..optimizer.memo import Memo
 from ..optimizer.rewriter import Rewriter
 from ..optimizer.rule import Rule, Step
-from ..optimizer.search import Goal
-from ..optimizer.stages import STAGES, Optimized, optimize, simplify
+from ..optimizer.search import considered
+from ..optimizer.stages import STAGES, optimize, simplify
 from ..parser import parse
 from ..parser.statements import CreateModel
 from ..planner.binder import bind_model
@@ -24,7 +22,6 @@ from ..planner.skeleton import Join, Union, rows_symbol
 from ..types import RowSet, Symbol
 
 TABLE, BATCH = RowSet("table", 7), RowSet("batch", 4)
-MANY_STEPS = Goal(runs={Frequency.ONCE: 1, Frequency.STEP: 1e6})  # so that what can be computed once, is
 # How many rows the relations of the examples have: a flight has one plane, and few nodes are labelled.
 COUNTS = {"nodes": 6, "edges": 8, "labels": 4, "links": 8, "flights": 8, "planes": 5}
 
@@ -90,38 +87,21 @@ def firing(rule: Rule) -> tuple[Step, Mapping[Node, str]] | None:
     """What the rule first does on its example, and the names of the nodes there; None if it does nothing, or is no rule
     over plans.
 
-    The example goes the whole way: simplified, differentiated by every parameter, optimized for many steps. A rule by
-    which the search finds nothing cheaper, of tables as small as these, is shown by the first thing that it was tried
-    on.
+    The example goes the whole way: simplified, differentiated by every parameter, searched, optimized.
     """
     if rule.stage not in dict(STAGES):
         return None
     for plan in plans(rule.example):
-        simple, sloped = with_slopes(plan)
-        best = optimize(sloped, goal=MANY_STEPS)
-        for steps, names in ((simple.steps, plan.names), (best.steps, sloped.names)):
+        simple = simplify(plan, wanted=["loss"])
+        loss = simple.plan.outputs["loss"]
+        sources = [n for n in simple.plan.nodes() if isinstance(n, Parameter)]
+        slopes = {f"d {p.name}": g for p, g in zip(sources, gradients(loss, sources), strict=True)}
+        names = {**simple.plan.names, **plan.names}
+        best = simplify(Plan({"loss": loss, **slopes}, names))
+        search = considered(best.plan, Rewriter("explore"), Rewriter("simplify"))
+        every = (*best.steps, *search, *optimize(best.plan).steps)
+        for steps, known in ((simple.steps, plan.names), (every, names)):
             step = next((s for s in steps if s.rule is rule), None)
             if step is not None:
-                return step, names
-    for plan in plans(rule.example):
-        for before, after in considered(plan, rule):
-            return Step(rule.stage, rule, before, after), plan.names
+                return step, known
     return None
-
-
-def with_slopes(plan: Plan) -> tuple[Optimized, Plan]:
-    """The simplified loss, and a plan of it with its derivative by every parameter."""
-    simple = simplify(plan, wanted=["loss"])
-    loss = simple.plan.outputs["loss"]
-    sources = [n for n in simple.plan.nodes() if isinstance(n, Parameter)]
-    slopes = {f"d {p.name}": g for p, g in zip(sources, gradients(loss, sources), strict=True)}
-    return simple, Plan({"loss": loss, **slopes}, {**simple.plan.names, **plan.names})
-
-
-def considered(plan: Plan, rule: Rule) -> list[tuple[Node, Node]]:
-    """Both sides of all that the search makes with a rule of a loss and its gradients."""
-    simple = simplify(with_slopes(plan)[1]).plan
-    memo = Memo(simple.outputs.values(), Rewriter("explore"), Rewriter("simplify"))
-    memo.explore()
-    members = [m for g in memo.groups for m in g.members if m.rule is rule]
-    return [(m.before, m.node) for m in members if m.before is not None]

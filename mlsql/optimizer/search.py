@@ -62,6 +62,14 @@ def search(plan: Plan, goal: Goal, rules: Rewriter, normal: Rewriter) -> Found:
     return Found(best, tuple(climb.steps), tuple(climb.alternatives()), notes)
 
 
+def considered(plan: Plan, rules: Rewriter, normal: Rewriter) -> list[Step]:
+    """All rewritings that a search makes of a plan, whether they would be taken or not."""
+    memo = Memo(plan.outputs.values(), rules, normal)
+    memo.explore()
+    members = [m for g in memo.groups for m in g.members]
+    return [Step(STAGE, m.rule, m.before, m.node) for m in members if m.rule is not None and m.before is not None]
+
+
 class _Climb:
     """From the plan that came in to a plan that no change makes cheaper."""
 

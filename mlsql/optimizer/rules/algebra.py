@@ -186,8 +186,8 @@ def gather_factors(node: Node) -> Node | None:
     after="c * (x - y)",
     when="x and y are as large as the result",
     why="one product less; and what is small is subtracted before it is summed, not after",
-    databases="expression simplification: distributivity",
-    learning="algebraic simplification; loss scaling applied once",
+    databases="common factor",
+    learning="fusing the loss's 1/n into one product",
     example="CREATE MODEL m INPUT (x FLOAT[2]) TARGET (y BOOLEAN) AS SELECT LINEAR(x, 1) AS z "
     "MINIMIZE AVG(BINARY_CROSS_ENTROPY(z, y))",
 )

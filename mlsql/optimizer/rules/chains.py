@@ -21,7 +21,7 @@ LETTERS = "abcdefghijklmnopqstuvwxyz"  # "r" is the rows
     when="C shares an axis with B that is summed",
     why="the order decides how large the intermediate result is, and what of it never changes",
     databases="join order",
-    learning="matrix chain order",
+    learning="matmul chain order",
     example="CREATE MODEL m INPUT (x FLOAT[8]) PARAMETERS (a FLOAT[2][8], b FLOAT[8][2]) "
     "AS SELECT MATMUL(MATMUL(x, a), b) AS z MINIMIZE AVG(SUM_OF(z * z))",
 )

@@ -27,15 +27,18 @@ from ...planner.ops import (
     Reshape,
     Segment,
     Subtract,
+    Sum,
     Take,
     broadcast,
     cast,
+    contract,
     like,
 )
 from ...planner.ops.contract import ROW
 from ...types import DOUBLE, UNIT
 from ..frequency import is_learned
 from ..rule import rule
+from .chains import LETTERS
 from .indexing import apart, split_product
 from .joins import ROW_WISE
 
@@ -72,8 +75,8 @@ def is_looked_up(node: Node) -> bool:
     after="contract(x, W[:n]) + contract(take(y, i), W[n:])",
     when="a part is looked up in a table with fewer rows",
     why="a linear layer over joined columns is a sum of layers, one a table; alone it costs more",
-    databases="factorised join: a sum of products split by table",
-    learning="factorised learning: a linear layer split per source table",
+    databases="join of wide columns split by table",
+    learning="factorised learning: a layer split per source table",
     example=STAR,
 )
 def layer_by_table(node: Node) -> Node | None:
@@ -89,8 +92,8 @@ def layer_by_table(node: Node) -> Node | None:
     after="take(contract(x, W), i)",
     when="x has fewer rows than are taken of it; or nothing that learns reaches f(x), and i changes in each step",
     why="f runs once a row of the table and is looked up; of what is frozen it runs once in all, not once an epoch",
-    databases="projection pushdown below a join; expensive expression placement",
-    learning="factorised learning; frozen features computed once and gathered",
+    databases="projection below a join; expensive expressions run once a distinct row",
+    learning="caching frozen features; factorised forward pass",
     example=STAR,
 )
 def apply_before_join(node: Node) -> Node | None:
@@ -114,8 +117,8 @@ def apply_before_join(node: Node) -> Node | None:
     after="f(take(x, i))",
     when="nothing that learns reaches f(x), and i, of fewer rows, changes in each step",
     why="f(x) need not be kept: recomputing it for the rows of a step takes no memory, and less time if few are read",
-    databases="expression recomputed in place of a materialized view",
-    learning="rematerialization",
+    databases="selection pushdown; buffer or re-read",
+    learning="rematerialization: recomputing instead of storing",
     example="CREATE MODEL m INPUT (x FLOAT) PARAMETERS (w FLOAT) AS SELECT EXP(x) * w AS z MINIMIZE AVG(z * z)",
 )
 def recompute_taken(node: Node) -> Node | None:
@@ -138,8 +141,8 @@ def recompute_taken(node: Node) -> Node | None:
     after="contract(x, segment(g, i))",
     when="x has fewer rows than are taken of it",
     why="the gradient is grouped by the key first: then the product runs over the rows of the table",
-    databases="eager aggregation: group-by pushed below a join",
-    learning="factorised gradient: scatter-add by key, then the product",
+    databases="eager aggregation: GROUP BY below a join",
+    learning="factorised gradient: scatter-add, then the product",
     example=STAR,
 )
 def group_before_product(node: Node) -> Node | None:
@@ -167,8 +170,8 @@ def group_before_product(node: Node) -> Node | None:
     after="concat(contract(x, g), contract(take(y, i), g))",
     when="a part is looked up in a table with fewer rows",
     why="the gradient of a layer over joined columns comes from each table by itself",
-    databases="factorised aggregates: one per table",
-    learning="factorised learning: the gradient block by block",
+    databases="aggregate pushed to each side of a join",
+    learning="gradient of a concatenation, one part at a time",
     example=STAR,
 )
 def gradient_by_table(node: Node) -> Node | None:
@@ -212,7 +215,7 @@ def over(node: Node, x: Node) -> Node:
     when="all rows share W",
     why="A (X W) = (A X) W: what is narrower goes along the edges",
     databases="eager aggregation",
-    learning="A(XW) = (AX)W in a graph network",
+    learning="A(XW) as (AX)W in a graph network",
     example=LAYERS,
 )
 def aggregate_before_product(node: Node) -> Node | None:
@@ -236,8 +239,8 @@ def aggregate_before_product(node: Node) -> Node | None:
     after="group_join(x W, i, j, w)",
     when="all rows share W",
     why="(A X) W = A (X W): what is narrower goes along the edges",
-    databases="lazy aggregation",
-    learning="(AX)W = A(XW) in a graph network",
+    databases="lazy aggregation: projection below GROUP BY",
+    learning="(AX)W as A(XW) in a graph network",
     example=LAYERS,
 )
 def aggregate_after_product(node: Node) -> Node | None:
@@ -263,8 +266,8 @@ def aggregate_after_product(node: Node) -> Node | None:
     after="group_join(x W, i, j, w) + group_join(1, i, j, w) b",
     when="one of the terms is a product or the same for all rows",
     why="the product goes on to the other side of the group-by; the sums of the weights are computed once",
-    databases="aggregate of a sum split into aggregates",
-    learning="linearity of message passing; the bias times the weighted degree",
+    databases="aggregates distribute over sums",
+    learning="message passing of a layer with a bias",
     example=PROJECTED,
 )
 def aggregate_of_sum(node: Node) -> Node | None:
@@ -300,8 +303,8 @@ def of_rank(node: Node, rank: int) -> Node:
     after="contract(x, group_join(g, j, i, w))",
     when="always: a group-by over a join is a sparse matrix, and (A X)ᵀ G = Xᵀ (Aᵀ G)",
     why="the gradient of the weights reads what is narrower, and need not keep what went along the edges",
-    databases="aggregation moved to the other side of a join",
-    learning="(AX)ᵀG = Xᵀ(AᵀG): the gradient through the transposed adjacency",
+    databases="join order: the same join from its other side",
+    learning="(AX)ᵀG = Xᵀ(AᵀG)",
     example=LAYERS,
 )
 def transpose_aggregate(node: Node) -> Node | None:
@@ -315,5 +318,30 @@ def transpose_aggregate(node: Node) -> Node | None:
             back = GroupJoin(other, operand.group, operand.source, operand.x.type.rows, operand.weight)
             pair: Sequence[Node] = (operand.x, back) if position == 0 else (back, operand.x)
             new = node.with_inputs(pair)
+            return new if new.type == node.type else None
+    return None
+
+
+@rule(
+    Sum,
+    stage="explore",
+    law="SUM(segment(take(x, i), j)) = ⟨segment(take(1, j), i), x⟩",
+    before="sum(group_join(x, i, j, w)) over rows",
+    after="contract(group_join(1, j, i, w), x)",
+    when="only rows are summed, and the weights are fixed",
+    why="how often each row is read is known: nothing goes along the edges",
+    databases="COUNT in place of a join",
+    learning="bias gradient by node degrees",
+    example=PROJECTED,
+)
+def sum_of_aggregate(node: Node) -> Node | None:
+    match node:
+        case Sum(GroupJoin() as joined, True, ()) if joined.x.type.rows != UNIT and joined.rows != UNIT:
+            if joined.weight is not None and is_learned(joined.weight):
+                return None
+            ones = broadcast(like(1, joined), joined.type.with_(shape=()))
+            times = GroupJoin(ones, joined.group, joined.source, joined.x.type.rows, joined.weight)
+            entry = LETTERS[: joined.type.rank]
+            new = contract(f"r,r{entry}->{entry}", times, joined.x)
             return new if new.type == node.type else None
     return None

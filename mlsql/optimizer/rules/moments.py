@@ -93,8 +93,8 @@ def is_linear_model(node: Node) -> bool:
     after="moment(X, Xw - y), which the laws of moments take apart",
     when="X is fixed, and the other operand is affine in what is learned",
     why="the rows are read once, for moments in 64 bits, instead of in every step",
-    databases="aggregates in place of a scan: sufficient statistics",
-    learning="normal equations: Xᵀ(Xw - y)",
+    databases="pre-aggregation: sums of products of columns",
+    learning="sufficient statistics of a linear model",
     example=LEAST_SQUARES,
 )
 def contract_is_moment(node: Node) -> Node | None:
@@ -116,8 +116,8 @@ def contract_is_moment(node: Node) -> Node | None:
     after="moment(Xw - y, Xw - y)",
     when="what is summed is a product of affine values, or an affine value",
     why="the loss of least squares needs no rows either, once their moments are known",
-    databases="aggregates in place of a scan: sufficient statistics",
-    learning="the loss of least squares from the Gram matrix",
+    databases="aggregate rewriting: SUM(a * b) as an aggregate of its own",
+    learning="sum of squares as an inner product",
     example=LEAST_SQUARES,
 )
 def sum_is_moment(node: Node) -> Node | None:
@@ -204,8 +204,8 @@ def renamed(spec: str) -> str:
     after="moment(X, Xw) - moment(X, y)",
     when="a parameter reaches a or b",
     why="alone it costs more; the moment of what is fixed is computed once, and the other one can go on to a product",
-    databases="SUM(a + b) = SUM(a) + SUM(b)",
-    learning="normal equations: Xᵀ(Xw - y) = XᵀXw - Xᵀy",
+    databases="aggregates distribute over sums",
+    learning="linearity of the inner product; half of the normal equations",
     example=LEAST_SQUARES,
 )
 def moment_of_sum(node: Node) -> Node | None:
@@ -243,8 +243,8 @@ def fitted(part: Node, whole: Node) -> Node | None:
     after="2 * moment(X, Xw - y)",
     when="c is the same for all rows",
     why="the product is with the sum instead of with every row",
-    databases="SUM(c * x) = c * SUM(x)",
-    learning="linearity of the reduction",
+    databases="constants move out of aggregates",
+    learning="scaling after the reduction",
     example=LEAST_SQUARES,
 )
 def moment_of_multiple(node: Node) -> Node | None:
@@ -274,8 +274,8 @@ def number(node: Node) -> Node:
     after="moment(X, Xw)",
     when="the reshape adds or drops axes of size 1",
     why="the moment reads the product itself, to which it can be associated",
-    databases="redundant operator removal",
-    learning="squeeze and unsqueeze elimination",
+    databases="none: a projection that changes no value",
+    learning="squeeze",
     example=LEAST_SQUARES,
 )
 def moment_of_reshape(node: Node) -> Node | None:
@@ -314,8 +314,8 @@ def squeezed(shape: Shape) -> Shape:
     after="moment(X, X) w",
     when="the rows of y are fixed and W is the same for all of them",
     why="XᵀX is computed once; each step multiplies a small matrix instead of all rows",
-    databases="materialized aggregate view, reused by every query",
-    learning="Gram matrix: XᵀXw with XᵀX cached",
+    databases="materialized view: the aggregate is kept, the rows are not",
+    learning="Gram matrix: Xᵀ(Xw) = (XᵀX)w",
     example=LEAST_SQUARES,
 )
 def moment_of_product(node: Node) -> Node | None:
@@ -361,8 +361,8 @@ def rename_to(product: Contract, side: Side) -> dict[int, str]:
     after="reshape(contract(X, g))",
     when="the reshape adds or drops axes of size 1",
     why="the contraction reads what is reshaped, and other laws see it",
-    databases="redundant operator removal",
-    learning="squeeze and unsqueeze elimination",
+    databases="none: a projection that changes no value",
+    learning="squeeze",
     example=LOGISTIC,
 )
 def contract_of_reshape(node: Node) -> Node | None:
@@ -386,8 +386,8 @@ def contract_of_reshape(node: Node) -> Node | None:
     after="c * contract(X, g)",
     when="c is the same for all rows, and the result is smaller than g",
     why="the product is with the sum instead of with every row",
-    databases="SUM(c * x) = c * SUM(x)",
-    learning="linearity of the reduction; the gradient scaled once",
+    databases="constants move out of aggregates",
+    learning="scaling the gradient, not the activations",
     example=LOGISTIC,
 )
 def contract_of_multiple(node: Node) -> Node | None:
