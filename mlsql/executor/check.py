@@ -55,15 +55,26 @@ def difference(before: Node, after: Node) -> float:
 
     Both must consist of operators that have kernels.
     """
-    outputs = shrunk([before, after])
-    plan = Plan({"before": outputs[0], "after": outputs[1]})
+    return differences([before], [after])
+
+
+def differences(before: Sequence[Node], after: Sequence[Node]) -> float:
+    """The largest difference of the outputs of two plans, each by its counterpart, on the same random rows."""
+    outputs = shrunk([*before, *after])
+    plan = Plan({str(i): n for i, n in enumerate(outputs)})
     row_sets = {n.type.rows for n in walk(outputs)} | {n.rows for n in walk(outputs) if isinstance(n, (Column, Count))}
     rows = {r: r.rows or 1 for r in row_sets}
-    values = evaluate(plan, sample(outputs), rows)
-    a, b = (np.asarray(values[k], dtype=float) for k in ("before", "after"))
+    values = [np.asarray(v, dtype=float) for v in evaluate(plan, sample(outputs), rows).values()]
+    pairs = zip(values[: len(before)], values[len(before) :], strict=True)
+    return max((relative(a, b) for a, b in pairs), default=0.0)
+
+
+def relative(a: Array, b: Array) -> float:
+    """The largest difference of two arrays where both are finite, relative to the larger of 1 and their size."""
     both = np.isfinite(a) & np.isfinite(b)
     scale = np.maximum(1, np.maximum(np.abs(a), np.abs(b)))
-    return float(np.max(np.where(both, np.abs(a - b) / scale, 0), initial=0))
+    with np.errstate(invalid="ignore"):
+        return float(np.max(np.where(both, np.abs(a - b) / scale, 0), initial=0))
 
 
 def constant_values(plan: Plan, parameters: Mapping[Node, Array]) -> dict[str, Any]:

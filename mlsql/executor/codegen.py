@@ -46,6 +46,7 @@ class Program:
     arrays: Mapping[Node, str]  # leaves that prepare() takes, and the name of its argument
     row_counts: Mapping[RowSet, str]
     arguments: tuple[Node, ...]  # what step() takes: indexes and counters
+    timed: tuple[Node, ...] = ()  # the operators whose time is taken, by number
 
     @property
     def arena_bytes(self) -> int:
@@ -63,13 +64,15 @@ def generate(
     names: Mapping[Node, str] | None = None,
     varying: Collection[Node] = (),
     arguments: Sequence[Node] = (),
+    timed: bool = False,
 ) -> Program:
     """Array code for ``outputs``, which step() returns, and for the new values of states, which it stores.
 
     ``arguments`` are the indexes and counters that step() takes, in order. ``varying`` are leaves besides indexes,
     counters and states that differ from step to step. ``names`` are the names that a reader of the code should see.
+    With ``timed`` the code calls ``begin()`` and, behind every operator, ``clock(number, rows)``.
     """
-    return _Generator(outputs, dict(updates or {}), names or {}, varying, arguments).program()
+    return _Generator(outputs, dict(updates or {}), names or {}, varying, arguments, timed).program()
 
 
 class _Generator:
@@ -80,8 +83,10 @@ class _Generator:
         names: Mapping[Node, str],
         varying: Collection[Node],
         arguments: Sequence[Node],
+        timed: bool,
     ) -> None:
         self.outputs = outputs
+        self.timed: list[Node] | None = [] if timed else None
         self.updates = updates
         self.names = names
         self.nodes = list(walk([*outputs, *updates.values()]))
@@ -112,7 +117,11 @@ class _Generator:
 
     def program(self) -> Program:
         for node in self.nodes:
+            lines = self.body if node in self.in_step else self.setup
+            written = len(lines)
             self.visit(node)
+            if self.timed is not None and node.inputs and not is_view(node) and len(lines) > written:
+                lines.append(self.clock(node, self.timed))
         self.now_once = False
         results = [self.result(n) for n in self.outputs]
         self.copy_states()
@@ -124,7 +133,14 @@ class _Generator:
             dict(self.leaves),
             dict(self.row_counts),
             tuple(self.arguments),
+            tuple(self.timed or ()),
         )
+
+    def clock(self, node: Node, timed: list[Node]) -> str:
+        """The line that takes the time of the operator above it."""
+        timed.append(node)
+        count = self.count(node)
+        return f"clock({len(timed) - 1}{', ' if count else ''}{count})"
 
     def copy_states(self) -> None:
         """New values of the states that could not be overwritten; old values that move go by way of a scratch array."""
@@ -142,10 +158,11 @@ class _Generator:
     def text(self) -> str:
         parameters = ["arena", *self.row_counts.values(), *self.leaves.values()]
         arguments = [self.variable[n] for n in self.arguments]
+        begin = ["begin()"] if self.timed is not None else []
         lines = [f"def prepare({', '.join(parameters)}):"]
-        lines += [f"    {line}" for line in self.setup]
+        lines += [f"    {line}" for line in (*begin, *self.setup)]
         lines += ["", f"    def run_step({', '.join(arguments)}):"]
-        lines += [f"        {line}" for line in self.body]
+        lines += [f"        {line}" for line in (*begin, *self.body)]
         return "\n".join([*lines, "", "    return run_step", ""])
 
     def visit(self, node: Node) -> None:
@@ -326,7 +343,7 @@ class _Generator:
         Elementwise(self, names, type, arrays).evaluate(scalar.parse(expression), out)
 
 
-_RESERVED = frozenset(["arena", "prepare", "run_step", *namespace(), *dir(builtins)])
+_RESERVED = frozenset(["arena", "prepare", "run_step", "begin", "clock", *namespace(), *dir(builtins)])
 
 
 def _bytes(type: Type) -> int:

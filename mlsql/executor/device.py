@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import os
+import platform
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -101,6 +104,34 @@ def erf(x: Array, out: Array, dtype: str | None = None) -> None:
     special_erf(x, out, dtype=dtype)
 
 
+def cores() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a measurement is valid for."""
+
+    processor: str
+    cores: int
+    numpy: str
+
+
+def identity() -> Identity:
+    """This machine."""
+    return Identity(processor(), cores(), np.__version__)
+
+
+def processor() -> str:
+    """The processor's name, from /proc/cpuinfo where there is one."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
 @functools.cache
 def loaded(module: str, name: str) -> Callable[..., Any]:
     """A compiled loop of a module of this room."""
@@ -117,6 +148,14 @@ COMPILED = {
     "sampling": "group_sample sample_there sample_slots",
     "table_kernels": "add_scaled_rows put_rows find_first add_to_first copy_first",
 }
+
+ELSEWHERE = {name: "Numba" for listed in COMPILED.values() for name in listed.split()}
+ELSEWHERE |= {"matmul": "BLAS", "moment": "BLAS", "erf": "SciPy"}
+
+
+def library(functions: Iterable[str]) -> str:
+    """Where a kernel that calls these functions spends its time: in NumPy, unless one of them is another library's."""
+    return next((ELSEWHERE[f] for f in functions if f in ELSEWHERE), "NumPy")
 
 
 def on_number(ufunc: Any) -> Callable[..., float]:

@@ -15,9 +15,10 @@ from ..planner.node import Node
 from ..planner.ops import Parameter
 from ..planner.plan import Plan
 from ..types import UNIT, RowSet
+from .clock import Clock
 from .device import Array
 from .load import leaf_arrays, to_arrow
-from .run import Executable, executable, leaves, resized
+from .run import Executable, executable, leaves
 from .vocabulary import Lookup
 
 CHUNK_ROWS = 2048  # the rows of one of DuckDB's vectors
@@ -29,7 +30,7 @@ class Predictor:
     ``inputs`` are, in the order in which columns are passed, the leaves that are computed from each; ``lookups`` and
     ``fillings`` are what this needs. ``classes`` has the values of outputs that are class labels. With ``nulls`` a row
     with a NULL gives NULL, without it it raises DataError, but for columns whose readers take NULL. Calls may come from
-    several threads: each has an arena of its own.
+    several threads: each has an arena of its own. A ``clock`` takes the time of every operator.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Predictor:
         classes: Mapping[str, pa.Array],
         lookups: Mapping[str, Lookup],
         nulls: bool = False,
+        clock: Clock | None = None,
     ) -> None:
         self.names = list(plan.outputs)
         self.inputs, self.parameters, self.classes, self.nulls = inputs, parameters, classes, nulls
@@ -48,15 +50,16 @@ class Predictor:
         self.fillings = {n.name: a for n, a in parameters.items() if isinstance(n, Parameter)}
         self.may_be_null = [all(leaf.takes_null for leaf in group) for group in inputs]
         self.types = [n.type for n in plan.outputs.values()]
-        outputs = list(plan.outputs.values())
-        self.outputs, self.part = resized(outputs, rows, CHUNK_ROWS) if rows != UNIT else (outputs, UNIT)
-        self.plan_names = plan.names
+        self.part = RowSet(rows.name, CHUNK_ROWS) if rows != UNIT else UNIT
+        self.plan = plan.over({} if rows == UNIT else {rows: self.part}, {})
+        self.outputs, self.clock = list(self.plan.outputs.values()), clock
         self.local = threading.local()
 
     def executable(self) -> Executable:
         """This thread's code and arena."""
         if not hasattr(self.local, "executable"):
-            self.local.executable = executable(self.outputs, names=self.plan_names, varying=leaves(self.outputs))
+            varying = leaves(self.outputs)
+            self.local.executable = executable(self.outputs, self.clock, names=self.plan.names, varying=varying)
         return self.local.executable  # type: ignore[no-any-return]
 
     def __call__(self, *columns: pa.Array | pa.ChunkedArray) -> dict[str, pa.Array]:

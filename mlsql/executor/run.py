@@ -12,6 +12,7 @@ from ..planner.node import Node, depends_on, over_rows, substitute, walk
 from ..planner.ops import Column, Count, Counter, Index, Max, Min, Parameter, Positions, State, Sum, constant
 from ..planner.plan import Plan
 from ..types import RowSet
+from .clock import Clock
 from .codegen import Program, generate
 from .device import Array, namespace
 
@@ -20,14 +21,17 @@ CHUNK_ROWS = 8192  # rows that are evaluated at a time where a plan allows it
 
 @dataclass
 class Executable:
-    """A program with its arena, ready to be bound to arrays."""
+    """A program with its arena, ready to be bound to arrays; timed code tells its times to ``clock``."""
 
     program: Program
+    clock: Clock | None = None
     arena: list[Array] = field(default_factory=list)
     prepare: Any = None
 
     def __post_init__(self) -> None:
         names = namespace()
+        if self.clock is not None:
+            names |= self.clock.functions(self.program.timed)
         exec(compile(self.program.source, "<plan>", "exec"), names)
         self.prepare = names["prepare"]
 
@@ -39,16 +43,18 @@ class Executable:
         return self.prepare(self.arena, *counts, *(arrays[leaf] for leaf in self.program.arrays))
 
 
-def executable(outputs: Sequence[Node], **options: Any) -> Executable:
+def executable(outputs: Sequence[Node], clock: Clock | None = None, **options: Any) -> Executable:
     """Generate and load the code for some outputs. Options are those of ``generate``."""
-    return Executable(generate(outputs, **options))
+    return Executable(generate(outputs, timed=clock is not None, **options), clock)
 
 
-def evaluate(plan: Plan, arrays: Mapping[Node, Array], rows: Mapping[RowSet, int]) -> dict[str, Any]:
+def evaluate(
+    plan: Plan, arrays: Mapping[Node, Array], rows: Mapping[RowSet, int], clock: Clock | None = None
+) -> dict[str, Any]:
     """The outputs of a plan for given leaves: numbers for single values, arrays for the rest."""
     nodes = list(plan.outputs.values())
     with np.errstate(all="ignore"):
-        step = executable(nodes, names=plan.names, varying=leaves(nodes)).bind(arrays, rows)
+        step = executable(nodes, clock, names=plan.names, varying=leaves(nodes)).bind(arrays, rows)
         values = step(*(arrays[n] for n in walk(nodes) if isinstance(n, (Index, Counter))))
     return dict(zip(plan.outputs, values, strict=True))
 

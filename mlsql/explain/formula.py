@@ -30,6 +30,7 @@ from ..planner.ops import (
     State,
     Subtract,
 )
+from ..planner.ops.contract import Contraction, as_matrix_product
 
 INFIX: Mapping[type[Node], tuple[str, int]] = {
     Or: ("OR", 1),
@@ -74,10 +75,23 @@ def applied(node: Node, inputs: list[tuple[str, int]]) -> tuple[str, int]:
         left = f"({left})" if left_level < level else left
         right = f"({right})" if right_level <= level else right
         return f"{left} {sign} {right}", level
+    if isinstance(node, Contraction) and (product := matrix_product(node, inputs)) is not None:
+        return product, INFIX[Multiply][1]
     if isinstance(node, Negate):
         [(text, level)] = inputs
         return f"-({text})" if level < 7 else f"-{text}", 7
     return f"{node.operator_name()}({', '.join([*(text for text, _ in inputs), *details(node)])})", TIGHTEST
+
+
+def matrix_product(node: Contraction, inputs: list[tuple[str, int]]) -> str | None:
+    """A contraction as ``a @ b``, with ``ᵀ`` where an operand is transposed; None if it is no matrix product."""
+    product = as_matrix_product(node.spec)
+    if product is None:
+        return None
+    swapped, *forms = product
+    sides = [(text if level == TIGHTEST else f"({text})") + ("ᵀ" if form else "") for (text, level), form in
+             zip(inputs, forms, strict=True)]  # fmt: skip
+    return " @ ".join(reversed(sides) if swapped else sides)
 
 
 def details(node: Node) -> list[str]:

@@ -40,6 +40,11 @@ class Rule:
 
 
 RULES: dict[str, Rule] = {}
+ALWAYS_ON = {  # stages whose rules no plan can do without, and why
+    "prune": "what nobody reads has no place in a plan",
+    "expand": "its operators have no kernels of their own",
+    "share": "equal parts of a plan are one object from the start",
+}
 TEXTS = tuple(f.name for f in fields(Rule) if f.type == "str")  # what a rule says of itself, in the order of reading
 
 

@@ -12,7 +12,8 @@ from .statements import Explain, ExplainGradient, ExplainRule, Option, Statement
 from .table import find, statement
 from .tokens import Token, closing, commas
 
-OPTIONS = ("ALTERNATIVES", "CODE", "GRADIENT", "LOGICAL", "MEMORY", "PHYSICAL", "STEPS", "WITHOUT")
+SIDES = ("PHYSICAL", "LOGICAL", "STEPS", "ALTERNATIVES", "CODE", "MEMORY")  # of a plan
+OPTIONS = (*SIDES, "WITHOUT")
 LOOKING = ("DESCRIBE", "DESC", "SHOW", "SET")  # what DuckDB explains, or refuses to, is its own
 DUCKDB_OPTIONS = ("ANALYZE", "FORMAT")
 QUERIES = ("SELECT", "WITH", "FROM", "VALUES", "TABLE")

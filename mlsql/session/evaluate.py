@@ -73,6 +73,13 @@ def evaluate(session: Session, statement: Evaluate) -> Rows:
     return session.storage.table_rows(head)
 
 
+def evaluation_sql(session: Session, statement: Evaluate) -> tuple[str, Mapping[str, object]]:
+    """The query that EVALUATE runs, with its parameters."""
+    model, version = session.models.trained(statement.model, statement.version)
+    task = task_of(model, statement)
+    return metrics_sql(session, statement, model, version, task, chosen(statement, task))
+
+
 def task_of(model: Model, statement: Evaluate) -> Task:
     """What kind of prediction it is, told from the target's type and the loss. One target is needed."""
     if len(model.targets) != 1:

@@ -19,6 +19,7 @@ from .models import sizes_of
 from .per_group import groups_of_version, label_classes
 from .predict import select
 from .rows import table_rows
+from .rules import rules_table
 
 
 @runs(ShowModels)
@@ -58,8 +59,7 @@ def show_layers(session: Session, statement: ShowLayers) -> Rows:
 @runs(ShowRules)
 def show_rules(session: Session, statement: ShowRules) -> Rows:
     """A row a rule of the optimizer."""
-    shown = [name for name in TEXTS if name != "example"]
-    return table_rows(session, {name: [getattr(r, name) for r in RULES.values()] for name in shown})
+    return session.storage.table_rows(rules_table())
 
 
 @runs(DescribeModel)

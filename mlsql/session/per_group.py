@@ -280,7 +280,9 @@ def predictor_of_groups(
     try:
         wide = optimize(gathered(plan, stacks, number)).plan
         inputs = [*one.inputs, as_it_is(number)]
-        at_once = Predictor(wide, model.rows, inputs, parameters, one.classes, one.lookups)
+        at_once = Predictor(wide, model.rows, inputs, parameters, one.classes, one.lookups, clock=one.clock)
+        if one.clock is not None:
+            one.clock.plans.append((f"model {model.name}: rows of all groups at once", at_once.plan))
     except NotSupportedError:
         at_once = None  # group by group, then
     return group_predictor(one, at_once, number, GroupParameters(dict(learned.items()), shared), groups.keys)

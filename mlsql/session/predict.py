@@ -13,7 +13,7 @@ from ..errors import Error, NotSupportedError, Place, ProgrammingError, listed, 
 from ..executor.catalog import StoredVersion
 from ..executor.dataset import by_source, leaf_sql, lookups, match, quoted, sql_type
 from ..executor.per_group import GroupPredictor
-from ..executor.predict import Predictor
+from ..executor.predict import CHUNK_ROWS, Predictor
 from ..executor.results import Rows
 from ..executor.vocabulary import typed
 from ..optimizer.stages import optimize
@@ -28,6 +28,7 @@ from .core import Session, runs
 from .models import parameter_arrays
 from .per_group import Groups, check_columns, groups_of_version, predictor_of_groups
 from .rows import message_rows
+from .rules import keep_rules
 
 ALL_OUTPUTS = "*"
 SOURCE, OUTPUTS = '"mlsql source"', '"mlsql outputs"'  # names that no column is likely to have
@@ -37,6 +38,7 @@ SOURCE, OUTPUTS = '"mlsql source"', '"mlsql outputs"'  # names that no column is
 def select(session: Session, statement: SelectSql) -> Rows:
     """DuckDB runs the statement, verbatim but for its PREDICT calls."""
     refuse_stored(statement)
+    keep_rules(session, statement.text)
     text = rewritten(session, statement)
     try:
         return session.storage.run(text, statement.values)
@@ -283,6 +285,8 @@ def function_name(session: Session, what: str, model: Name, version: StoredVersi
         session.models.find(model).definition,
         version and version.digest,
         session.null_prediction,
+        session.without,
+        session.clock and id(session.clock),
     )
     digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
     return f"mlsql {what} {model} {output} {digest} {session.number}".lower()
@@ -292,7 +296,7 @@ def predictor(
     session: Session, model: Model, version: StoredVersion | None, wanted: Sequence[str]
 ) -> Predictor | GroupPredictor:
     """The forward plan of some columns of a model, optimized, with its parameters."""
-    plan = forward_plan(model, wanted)
+    plan = forward_plan(model, wanted, session.without)
     groups = groups_of_version(session, version)
     arrays = parameter_arrays(model, version)
     classes = {
@@ -309,13 +313,16 @@ def predictor(
         classes,
         lookups(session.storage, leaves, version.classes if version else {}),
         session.null_prediction,
+        session.clock,
     )
+    if session.clock is not None:
+        session.clock.plans.append((f"model {model.name}: up to {CHUNK_ROWS} rows at a time", one.plan))
     return one if groups is None else predictor_of_groups(one, plan, model, groups, arrays)
 
 
-def forward_plan(model: Model, wanted: Sequence[str]) -> Plan:
-    """The optimized plan of some columns of a model."""
-    return optimize(Plan(model.columns, model.names), wanted=wanted).plan
+def forward_plan(model: Model, wanted: Sequence[str], without: Sequence[str] = ()) -> Plan:
+    """The optimized plan of some columns of a model, some rules left out."""
+    return optimize(Plan(model.columns, model.names), without, wanted=wanted).plan
 
 
 def read_inputs(model: Model) -> dict[str, Column]:
@@ -360,11 +367,24 @@ def class_type(version: StoredVersion | None, node: Node) -> str:
 @runs(SetOption)
 def set_option(session: Session, statement: SetOption) -> Rows:
     """SET mlsql_...: options of this session."""
+    if statement.name.lower() == "mlsql_machine":
+        return set_machine(session, statement)
     if statement.name.lower() != "mlsql_null_prediction":
-        raise ProgrammingError(
-            f"unknown option {statement.name}", place=statement.place, hint="the option is mlsql_null_prediction"
-        )
+        hint = "the options are mlsql_machine and mlsql_null_prediction"
+        raise ProgrammingError(f"unknown option {statement.name}", place=statement.place, hint=hint)
     if not isinstance(statement.value, bool):
         raise ProgrammingError("mlsql_null_prediction is true or false", place=statement.place)
     session.null_prediction = statement.value
     return message_rows(session, f"mlsql_null_prediction = {str(statement.value).lower()}")
+
+
+def set_machine(session: Session, statement: SetOption) -> Rows:
+    """SET mlsql_machine: whether plans are costed for this machine, or for an assumed one that is the same anywhere."""
+    from .machine import CHOICES
+
+    choice = str(statement.value).lower()
+    if choice not in CHOICES:
+        raise ProgrammingError("mlsql_machine is 'measured' or 'default'", place=statement.place)
+    session.machine_choice = choice
+    session.forget_machine()
+    return message_rows(session, f"mlsql_machine = {choice}")

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from ..errors import Place, ProgrammingError
 from ..executor.catalog import StoredVersion
+from ..executor.clock import Clock
 from ..executor.device import Array
 from ..executor.load import to_arrow
 from ..executor.positions import no_rows, null_where_not
@@ -120,8 +121,10 @@ def computed(
     if fitted.rows.rows == 0:
         empty = {n: no_rows(node.type) for n, node in nodes.items()}
         return Predicted(0, nodes, empty, {}, read.keys, classes)
-    plan = optimize(Plan(with_flags(fitted, nodes), fitted.names)).plan
-    values = evaluate_over(plan, read, parameter_arrays(fitted, version))
+    plan = optimize(Plan(with_flags(fitted, nodes), fitted.names), session.without).plan
+    if session.clock is not None:
+        session.clock.plans.append((f"model {model.name}: all rows at once", plan))
+    values = evaluate_over(plan, read, parameter_arrays(fitted, version), session.clock)
     there = {n: values[FLAG + n] for n in nodes if FLAG + n in values}
     return Predicted(fitted.rows.rows or 1, nodes, values, there, read.keys, classes)
 
@@ -132,9 +135,11 @@ def with_flags(model: Model, nodes: Mapping[str, Node]) -> dict[str, Node]:
     return dict(nodes) | flags
 
 
-def evaluate_over(plan: Plan, read: RelationRows, parameters: Mapping[Node, Array]) -> dict[str, Any]:
+def evaluate_over(
+    plan: Plan, read: RelationRows, parameters: Mapping[Node, Array], clock: Clock | None = None
+) -> dict[str, Any]:
     """The outputs of a plan, given what was read."""
     nodes = list(walk(plan.outputs.values()))
     arrays: dict[Node, Array] = {n: read.arrays[n.name] for n in nodes if isinstance(n, (Column, Positions))}
     arrays |= {n: parameters[n] for n in nodes if isinstance(n, Parameter)}
-    return evaluate(plan, arrays, {r: r.rows or 1 for n in nodes for r in n.row_sets()})
+    return evaluate(plan, arrays, {r: r.rows or 1 for n in nodes for r in n.row_sets()}, clock)

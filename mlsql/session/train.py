@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..autodiff.options import known_options
 from ..errors import Place, ProgrammingError
 from ..executor.catalog import StoredVersion, TrainingRun
+from ..executor.clock import Clock
 from ..executor.dataset import Dataset
 from ..executor.device import Array
 from ..executor.initialize import draw, settled
 from ..executor.per_group import GroupTrainer
 from ..executor.results import Rows
+from ..executor.solve import Problem, SolverTrainer
 from ..executor.train import Diverged, LoopPlan, Outcome, Trainer, validation
 from ..executor.vocabulary import Keys
 from ..optimizer.stages import optimize, simplify
@@ -36,8 +40,9 @@ from .per_group import (
 )
 from .relational_training import read_training, refuse_class_weight, relational_validator, split
 from .rows import one_row
+from .solving import check_clauses, drive_of, problem_of
 from .training_data import always_known, check_labels, load_rows, split_rows, training_rows, with_class_weight
-from .training_plan import Settings, bound, parameter_views, plan_training, read_settings
+from .training_plan import Planned, Settings, bound, parameter_views, plan_training, read_settings
 
 
 @dataclass(frozen=True)
@@ -50,9 +55,15 @@ class Prepared:
     classes: Mapping[str, Keys]
     train_rows: Array | None  # None: all
     validate: Callable[[Mapping[Node, Array]], float] | None
-    loop: LoopPlan
+    plan: Callable[..., Planned]  # anew, its rules being left out as ``without`` says
+    planned: Planned
     first: Mapping[str, Array]  # where the parameters start
     by_group: ByGroup | None = None  # what PER adds
+    problem: Problem | None = None  # of a solver that uses curvature
+
+    @property
+    def loop(self) -> LoopPlan:
+        return self.planned.loop
 
 
 @runs(Train)
@@ -60,6 +71,11 @@ def train(session: Session, statement: Train) -> Rows:
     """Train a model and store the result as its next version; the rows are one summary."""
     prepared = prepare(session, statement)
     outcome = run(session, statement, prepared)
+    return stored(session, statement, prepared, outcome)
+
+
+def stored(session: Session, statement: Train, prepared: Prepared, outcome: Outcome) -> Rows:
+    """Store what a run gave as the model's next version; one row about it."""
     name = str(statement.model)
     parameters = {**prepared.first, **outcome.parameters}  # frozen ones stay as they were
     parameters = {n: settled(prepared.model.parameters[n], value) for n, value in parameters.items()}
@@ -85,13 +101,14 @@ def train(session: Session, statement: Train) -> Rows:
 # -- planning ----------------------------------------------------------------------------------------------------------
 
 
-def prepare(session: Session, statement: Train) -> Prepared:
-    """Everything up to the first step: bind, read the options, load the data, plan."""
+def prepare(session: Session, statement: Train, without: Collection[str] = ()) -> Prepared:
+    """Everything up to the first step: bind, read the options, load the data, plan, some rules left out."""
     definition = session.models.definition(statement.model)
     settings = read_settings(statement)
+    check_clauses(statement, settings)
     warm = None if statement.from_scratch else session.models.version(statement.model)
     if is_relational(definition):
-        return prepare_relations(session, statement, definition, settings, warm)
+        return prepare_relations(session, statement, definition, settings, warm, without)
     check_single(statement)
     before = groups_of_version(session, warm)
     if statement.on is None:
@@ -105,22 +122,31 @@ def prepare(session: Session, statement: Train) -> Prepared:
         model, dataset = with_class_weight(model, dataset, statement, definition, sizes_told(classes), groups)
     check_labels(model, dataset, statement.on)
     train_rows, held_out = split_rows(session, statement, settings, model, dataset, rows)
+    if settings.solver.needs is not None and train_rows is not None:
+        dataset, train_rows = Dataset({n: a[train_rows] for n, a in dataset.columns.items()}, len(train_rows)), None
     by_group = group_rows(statement, dataset, train_rows, groups)
-    loop = plan_training(
-        model, settings, dataset.rows, dataset.rows if train_rows is None else len(train_rows),
+    plan = functools.partial(
+        plan_training, model, settings, dataset.rows, dataset.rows if train_rows is None else len(train_rows),
         subset=train_rows is not None, known=always_known(model, dataset, train_rows),
-        group_sizes=by_group.sizes if by_group else None,
-    ).loop  # fmt: skip
+        group_sizes=by_group.sizes if by_group else None, **session.planning(),
+    )  # fmt: skip
+    planned = plan(without=without)
+    problem = problem_of(planned, settings)
     first = first_values(model, {**fillings, **known_before(model, warm, before)}, settings.seed)
     if groups is not None:
         first = first_by_group(first, model, groups, warm, before)
         classes = {**classes, **groups.classes}
-    validate = validator(model, held_out, loop, by_group, settings.place)
-    return Prepared(model, settings, dataset, classes, train_rows, validate, loop, first, by_group)
+    validate = validator(model, held_out, planned.loop, by_group, settings.place)
+    return Prepared(model, settings, dataset, classes, train_rows, validate, plan, planned, first, by_group, problem)
 
 
 def prepare_relations(
-    session: Session, statement: Train, definition: CreateModel, settings: Settings, warm: StoredVersion | None
+    session: Session,
+    statement: Train,
+    definition: CreateModel,
+    settings: Settings,
+    warm: StoredVersion | None,
+    without: Collection[str],
 ) -> Prepared:
     """The same for a model over several relations."""
     refuse_class_weight(settings.options, statement)
@@ -130,10 +156,14 @@ def prepare_relations(
     check_labels(model, dataset, statement.on)
     kept, held = split(statement, model, rows, settings)
     count = dataset.rows if kept is None else len(kept)
-    loop = plan_training(model, settings, dataset.rows, count, subset=kept is not None).loop
-    validate = relational_validator(session, statement, definition, model, rows, held, loop)
+    plan = functools.partial(
+        plan_training, model, settings, dataset.rows, count, subset=kept is not None, **session.planning()
+    )
+    planned = plan(without=without)
+    problem = problem_of(planned, settings)
+    validate = relational_validator(session, statement, definition, model, rows, held, planned.loop)
     first = first_values(model, {**rows.fillings, **known_before(model, warm, None)}, settings.seed)
-    return Prepared(model, settings, dataset, rows.classes, kept, validate, loop, first)
+    return Prepared(model, settings, dataset, rows.classes, kept, validate, plan, planned, first, problem=problem)
 
 
 def check_single(statement: Train) -> None:
@@ -153,24 +183,10 @@ def first_values(model: Model, known: Mapping[str, Array], seed: int) -> dict[st
 # -- running -----------------------------------------------------------------------------------------------------------
 
 
-def run(session: Session, statement: Train, prepared: Prepared) -> Outcome:
+def run(session: Session, statement: Train, prepared: Prepared, clock: Clock | None = None) -> Outcome:
     """Run the loop. A run that diverges or is interrupted is recorded, and the current version stays."""
-    settings, model = prepared.settings, prepared.model
-    constants: dict[Node, Array] = {p.node: prepared.first[n] for n, p in model.parameters.items()}
-    kind, its_rows = trainer_of(prepared)
-    trainer = kind(
-        prepared.loop,
-        prepared.dataset.columns,
-        prepared.first,
-        constants,
-        **its_rows,
-        shuffle=settings.options["shuffle"],
-        seed=settings.seed,
-        stop_on_nan=settings.options["on_nan"] == "stop",
-        validate=prepared.validate,
-        progress=session.progress,
-        table_rows=prepared.dataset.rows,
-    )
+    settings = prepared.settings
+    trainer = trainer_of(session, prepared, progress=session.progress, clock=clock)
     if session.progress is not None:
         session.progress.start(model=str(statement.model), epochs=settings.limits.epochs, rows=len(trainer.rows))
     try:
@@ -186,13 +202,32 @@ def run(session: Session, statement: Train, prepared: Prepared) -> Outcome:
             session.progress.stop()
 
 
-def trainer_of(prepared: Prepared) -> tuple[Callable[..., Trainer], dict[str, Any]]:
-    """What runs the loop, and the options that tell it which rows a step reads."""
-    settings, by_group = prepared.settings, prepared.by_group
-    if by_group is not None:
-        return GroupTrainer, {"groups": by_group.rows, "width": settings.width(by_group.sizes)}
-    batch_size = None if settings.full_batch else settings.options["batch_size"]
-    return Trainer, {"rows": prepared.train_rows, "batch_size": batch_size}
+def trainer_of(session: Session, prepared: Prepared, **options: Any) -> Trainer:
+    """What runs the loop over the rows of the run; ``options`` are the Trainer's own."""
+    settings, by_group, model = prepared.settings, prepared.by_group, prepared.model
+    constants: dict[Node, Array] = {p.node: prepared.first[n] for n, p in model.parameters.items()}
+    kind: type[Trainer] = Trainer
+    its_rows: dict[str, Any]
+    if prepared.problem is not None:
+        kind, its_rows = SolverTrainer, drive_of(session, settings, prepared.problem) | {"rows": prepared.train_rows}
+    elif by_group is not None:
+        kind, its_rows = GroupTrainer, {"groups": by_group.rows, "width": settings.width(by_group.sizes)}
+    else:
+        batch_size = None if settings.full_batch else settings.options["batch_size"]
+        its_rows = {"rows": prepared.train_rows, "batch_size": batch_size}
+    return kind(
+        prepared.loop,
+        prepared.dataset.columns,
+        prepared.first,
+        constants,
+        **its_rows,
+        shuffle=settings.options["shuffle"],
+        seed=settings.seed,
+        stop_on_nan=settings.options["on_nan"] == "stop",
+        validate=prepared.validate,
+        table_rows=prepared.dataset.rows,
+        **options,
+    )
 
 
 def validator(
@@ -215,11 +250,12 @@ def validator(
 
 def run_row(statement: Train, prepared: Prepared, outcome: Outcome) -> TrainingRun:
     """A run as the catalog keeps it, whether it gave a version or not."""
+    settings = prepared.settings
     return TrainingRun(
         model=str(statement.model),
-        solver=prepared.settings.solver.name,
-        options=json.dumps(dict(prepared.settings.options)),
-        seed=prepared.settings.seed,
+        solver=settings.solver.name,
+        options=json.dumps({n: v for n, v in settings.options.items() if n in known_options(settings.solver)}),
+        seed=settings.seed,
         statement=statement.place.source,
         seconds=outcome.seconds,
         epochs=outcome.epochs,

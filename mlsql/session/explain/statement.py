@@ -1,0 +1,115 @@
+"""EXPLAIN of a statement: which view of which plan, and its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from ...errors import NotSupportedError
+from ...executor.results import Rows
+from ...explain.formats import rendered
+from ...explain.steps import ALTERNATIVE_COLUMNS, FIGURES, STEP_COLUMNS, columns_of
+from ...explain.view import PlanView
+from ...optimizer.cost import Machine
+from ...parser.statements import Explain, SelectSql, Train
+from ..core import Session, runs
+from ..rows import lines_rows, table_rows
+from .analyze import analyze_forward, analyze_train
+from .forward import (
+    Applied,
+    applied_models,
+    duckdb_lines,
+    forward_history,
+    forward_program,
+    forward_view,
+    logical_forward,
+    memory_line,
+)
+from .history import noted, with_history, worth
+from .options import Options, read_options
+from .train import logical_train, memory_rows, planning, run_seconds, train_history, train_view
+
+
+@runs(Explain)
+def explain(session: Session, statement: Explain) -> Rows:
+    """The plan of a statement as rows; the options say which side of it to show, and how."""
+    options = read_options(statement)
+    inner = statement.statement
+    if isinstance(inner, Train):
+        views = train_rows(session, inner, options)
+    else:
+        models = applied_models(session, inner)
+        if not models:
+            raise NotSupportedError("there is no plan to explain in this statement", place=statement.place)
+        views = forward_rows(session, statement, models, options)
+    return views if isinstance(views, Rows) else view_rows(session, views, options)
+
+
+def train_rows(session: Session, statement: Train, options: Options) -> Rows | Sequence[PlanView]:
+    """The view of a training run, or the rows of what is no view."""
+    if options.side == "LOGICAL":
+        return [logical_train(session, statement)]
+    if options.analyze:
+        return [analyze_train(session, statement, options)]
+    plans = planning(session, statement)
+    planned = plans.plan(options.without)
+    if options.side == "CODE":
+        return lines_rows(session, planned.loop.generated()[0].source.rstrip().split("\n"))
+    if options.side == "MEMORY":
+        return memory_rows(session, planned.loop)
+    view = train_view(statement, plans.model, plans.settings, planned)
+    if options.without:
+        view = noted(view, worth(options.without, view.seconds, run_seconds(plans.plan(())), "estimated"))
+    return [with_history(view, train_history(plans.model, planned, plans.plan), options)]
+
+
+def forward_rows(
+    session: Session, statement: Explain, models: Sequence[Applied], options: Options
+) -> Rows | Sequence[PlanView]:
+    """The views of models that predict, or the rows of what is no view."""
+    if options.side == "LOGICAL":
+        return [logical_forward(m) for m in models]
+    if options.analyze:
+        return analyze_forward(session, statement, options)
+    if options.side in ("CODE", "MEMORY"):
+        lines: list[str] = []
+        for m in models:
+            plan = m.optimized(options.without).plan
+            code = forward_program(m, plan)[0].source.rstrip().split("\n")
+            lines += [m.title, *(code if options.side == "CODE" else [memory_line(m, plan)])]
+        return lines_rows(session, lines)
+    views = [model_view(m, options, session.machine()) for m in models]
+    if isinstance(statement.statement, SelectSql):
+        views[-1] = replace(views[-1], below=(*views[-1].below, duckdb_lines(session, statement.statement)))
+    return views
+
+
+def model_view(applied: Applied, options: Options, machine: Machine) -> PlanView:
+    """The view of one model that predicts."""
+    optimized = applied.optimized(options.without)
+    view = forward_view(applied, optimized, machine)
+    if options.without:
+        best = forward_view(applied, applied.optimized(), machine)
+        view = noted(view, worth(options.without, view.seconds, best.seconds, "estimated"))
+    return with_history(view, forward_history(applied, optimized, machine), options)
+
+
+def view_rows(session: Session, views: Sequence[PlanView], options: Options) -> Rows:
+    """Views as rows: a table of steps or alternatives, lines of text, or one row in another format."""
+    if options.format == "text" and options.side == "STEPS":
+        return typed_rows(session, columns_of((s for v in views for s in v.steps), STEP_COLUMNS))
+    if options.format == "text" and options.side == "ALTERNATIVES":
+        return typed_rows(session, columns_of((a for v in views for a in v.alternatives), ALTERNATIVE_COLUMNS))
+    text = rendered(views, options.format, options.side)
+    if options.format == "text":
+        return lines_rows(session, text.split("\n"))
+    return table_rows(session, {options.format: [text]})
+
+
+def typed_rows(session: Session, columns: Mapping[str, Sequence[Any]]) -> Rows:
+    """Rows whose columns have their types even where all is unknown, or where there are no rows."""
+    types = {name: pa.float64() if name in FIGURES else pa.string() for name in columns}
+    return table_rows(session, {name: pa.array(values, types[name]) for name, values in columns.items()})

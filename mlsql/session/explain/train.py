@@ -1,0 +1,233 @@
+"""EXPLAIN TRAIN: how a training run would be planned, and the view of its loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...executor.clock import Measured
+from ...executor.results import Rows
+from ...executor.train import LoopPlan
+from ...explain.build import Described
+from ...explain.steps import alternative_views
+from ...explain.units import facts, number
+from ...explain.view import BACKWARD, FORWARD, ONCE, UPDATE, PlanView
+from ...optimizer.cost import total
+from ...optimizer.frequency import Frequency, frequencies
+from ...parser.statements import CreateModel, Train
+from ...planner.model import Find, Model
+from ...planner.node import Node, depends_on, walk
+from ...planner.ops import Column, KeySum, State
+from ...planner.relational import is_relational
+from ...types import UNIT
+from ..core import Session
+from ..models import sizes_told
+from ..per_group import group_sizes
+from ..relational_training import read_training, split
+from ..rows import table_rows
+from ..training_data import (
+    always_known,
+    class_weighted,
+    kept_positions,
+    load_rows,
+    split_count,
+    training_rows,
+    used_leaves,
+)
+from ..training_plan import Planned, Settings, bound, plan_training, read_settings
+from .data import data_lines, keys_lines
+from .history import History
+
+
+@dataclass(frozen=True)
+class Planning:
+    """A statement whose rows have been looked at, so that it can be planned again and again.
+
+    ``plan`` takes the rules that stay off.
+    """
+
+    model: Model
+    settings: Settings
+    plan: Callable[[Collection[str]], Planned]
+
+
+def planning(session: Session, statement: Train) -> Planning:
+    """What the training plan is made from: the table's size, and what is learned of its rows before training."""
+    definition = session.models.definition(statement.model)
+    settings = read_settings(statement)
+    if is_relational(definition):
+        return planning_relations(session, statement, definition, settings)
+    sizes: Mapping[Any, int] = {}
+    known: list[Column] = []
+    sizes_of_groups: list[int] | None = None
+    if statement.on is None:
+        model, count, rows_there = bound(statement, definition, {}), 1, 1
+    else:
+        warm = None if statement.from_scratch else session.models.version(statement.model)
+        with training_rows(session, statement, definition, settings.seed, warm) as rows:
+            model, sizes = rows.model, sizes_told(rows.classes)
+            query = rows.source.query
+            [(rows_there,)] = session.storage.rows(f"SELECT count(*) FROM {query.text}", query.values)
+            count = split_count(statement, rows_there)
+            if rows.groups is not None:
+                sizes_of_groups = group_sizes(session, statement, rows.groups, rows.source)
+                count = sum(sizes_of_groups)
+            if any(leaf.find == Find.KNOWN for leaf in used_leaves(model).values()):
+                dataset = load_rows(session, statement, rows, warm is not None)
+                known = always_known(model, dataset, kept_positions(statement, dataset, settings.seed, rows.groups))
+    if settings.options["class_weight"]:
+        model = class_weighted(model, statement, definition, sizes)
+
+    def plan(without: Collection[str]) -> Planned:
+        return plan_training(
+            model, settings, rows_there, count, subset=count != rows_there, known=known, group_sizes=sizes_of_groups,
+            without=without, **session.planning(),
+        )  # fmt: skip
+
+    return Planning(model, settings, plan)
+
+
+def planning_relations(session: Session, statement: Train, definition: CreateModel, settings: Settings) -> Planning:
+    """The same for a model over several relations, whose keys are read and joined for it."""
+    warm = None if statement.from_scratch else session.models.version(statement.model)
+    model, read = read_training(session, statement, definition, warm)
+    rows = model.rows.rows or 1
+    kept, _ = split(statement, model, read, settings)
+    count = rows if kept is None else len(kept)
+
+    def plan(without: Collection[str]) -> Planned:
+        return plan_training(
+            model, settings, rows, count, subset=kept is not None, without=without, **session.planning()
+        )
+
+    return Planning(model, settings, plan)
+
+
+def train_view(
+    statement: Train,
+    model: Model,
+    settings: Settings,
+    planned: Planned,
+    measured: Mapping[Node, Measured] | None = None,
+) -> PlanView:
+    """The loop: what is computed once, and in each step the forward pass, the gradient, the update."""
+    loop = planned.loop
+    everything = [loop.loss, loop.rate, *loop.updates.values()]
+    described = Described(loop.names, planned.machine, planned.runs, parts_of_step(loop), measured)
+    roots = described.roots({"loss": loop.loss, **{s.name: n for s, n in loop.updates.items()}})
+    program, _ = loop.generated()
+    steps = planned.runs[Frequency.STEP]
+    return PlanView(
+        title=f"TRAIN {statement.model} WITH {settings.solver.name}: {until(statement, settings)}, {pace(loop)}",
+        top=f"iterate {number(steps)} steps",
+        roots=roots,
+        operators=tuple(described.operators.values()),
+        seconds=run_seconds(planned),
+        machine=facts(planned.machine),
+        arena_bytes=program.arena_bytes,
+        above=keys_lines(model),
+        below=data_lines(model, everything),
+        alternatives=alternative_views(planned.alternatives, {**loop.names, **model.names}),
+        notes=(work(everything, program.arena_bytes), *planned.notes),
+    )
+
+
+def train_history(model: Model, planned: Planned, plan: Callable[[Collection[str]], Planned]) -> History:
+    """How the plan of a loop came about; ``plan`` makes it anew without some rules."""
+
+    def outputs(planned: Planned) -> list[Node]:
+        return [planned.loop.loss, *planned.loop.updates.values()]
+
+    names = {**planned.loop.names, **model.names}
+    return History(
+        planned.phases, names, planned.machine, outputs(planned), lambda rule: outputs(plan([rule])), planned.runs
+    )
+
+
+def run_seconds(planned: Planned) -> float:
+    """The estimated time of a whole run."""
+    loop = planned.loop
+    return total([loop.loss, loop.rate, *loop.updates.values()], planned.machine, planned.runs)
+
+
+def parts_of_step(loop: LoopPlan) -> dict[Node, str]:
+    """When each node of a loop runs: once, or in the forward pass, the backward pass or the update of every step."""
+    outputs = [loop.loss, loop.rate, *loop.updates.values()]
+    often = frequencies(outputs)
+    forward = set(walk([loop.loss]))
+    update = update_nodes(loop, forward)
+
+    def part(node: Node) -> str:
+        if isinstance(node, State):
+            return ""  # what a step hands to the next
+        if often[node] is Frequency.ONCE:
+            return ONCE
+        return FORWARD if node in forward else UPDATE if node in update else BACKWARD
+
+    return {n: part(n) for n in walk(outputs)}
+
+
+def update_nodes(loop: LoopPlan, forward: Collection[Node]) -> set[Node]:
+    """The nodes of the update rule: what works on whole states or reads what the rule carries, and what needs these."""
+    nodes = list(walk([loop.loss, loop.rate, *loop.updates.values()]))
+    whole = {s.type for s in loop.updates}
+    carried = [s for s in loop.updates if s not in forward]
+    on_states = [n for n in nodes if n.kind == "map" and n.type in whole]
+    on_rows = [n for n in nodes if n.kind == "update" or isinstance(n, KeySum)]
+    first = [n for n in (*carried, *on_states, *on_rows) if n not in forward]
+    return depends_on(nodes, first).difference(forward)
+
+
+def until(statement: Train, settings: Settings) -> str:
+    """When the run ends."""
+    limits = settings.limits
+    until = f"{limits.epochs} epochs" if limits.epochs else f"{limits.steps} steps in all"
+    if statement.until is not None or not (limits.epochs or limits.steps):
+        until = "until told to stop" + (f", at most {until}" if limits.epochs or limits.steps else "")
+    return until
+
+
+def pace(loop: LoopPlan) -> str:
+    """How many steps an epoch has and how many rows a step reads; of each group, if there are groups."""
+    size = loop.batch.rows or 1
+    groups = next(iter(loop.spans.values()))[0].rows
+    rows = f"{size} rows" if groups == UNIT else f"{size // (groups.rows or 1)} rows of each of {groups.rows} groups"
+    return f"{loop.steps} steps an epoch, {rows} a step"
+
+
+def work(outputs: Sequence[Node], arena_bytes: int) -> str:
+    """What a step costs, whatever the machine."""
+    often = frequencies(outputs)
+    flops = sum(n.flops() for n, f in often.items() if f is Frequency.STEP)
+    return f"{number(flops)} flops a step; arena {number(arena_bytes)} bytes"
+
+
+# -- other sides of the plan -------------------------------------------------------------------------------------------
+
+
+def logical_train(session: Session, statement: Train) -> PlanView:
+    """The loss as bound, before anything was rewritten."""
+    model = bound(statement, session.models.definition(statement.model), {})
+    assert model.loss is not None
+    described = Described(model.names)
+    roots = described.roots({"loss": model.loss})
+    return PlanView(f"TRAIN {statement.model}", "", roots, tuple(described.operators.values()), None)
+
+
+def memory_rows(session: Session, loop: LoopPlan) -> Rows:
+    """The arena: which value lies in which slot."""
+    program, _ = loop.generated()
+    layout = program.layout
+    by_slot: dict[int, list[str]] = {}
+    for node, slot in layout.slot.items():
+        by_slot.setdefault(slot, []).append(loop.names.get(node, node.operator_name()))
+    slots = [*enumerate(layout.slots), *((i + len(layout.slots), s) for i, s in enumerate(program.scratch))]
+    return table_rows(
+        session,
+        {
+            "slot": [i for i, _ in slots],
+            "bytes": [size for _, size in slots],
+            "holds": [", ".join(by_slot.get(i, ["scratch of kernels"])) for i, _ in slots],
+        },
+    )
