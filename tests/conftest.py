@@ -22,12 +22,15 @@ from __future__ import annotations
 
 import fnmatch
 import math
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+os.environ["MLSQL_MACHINE"] = "default"  # plans are those of the assumed machine, wherever the tests run
 
 DIRECTIVE = re.compile(r"^(ok|rows|plan|error|same)\b ?(.*)$")
 

@@ -18,7 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "types": {"errors"},
     "parser": {"errors", "types"},
-    "planner.core": {"errors", "types"},  # node, scalar, plan and ops: what the rooms below work on
+    "planner.core": {"errors", "types"},  # node, work, scalar, plan and ops: what the rooms below work on
     "planner": {"errors", "types", "parser", "planner.core"},
     "autodiff": {"errors", "types", "planner.core"},
     "optimizer": {"errors", "types", "planner.core"},
@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"shell"},  # python -m mlsql
     "shell": {"errors", "session", "mlsql", "parser", "progress"},
 }
-CORE = ("node", "scalar", "plan", "ops")
+CORE = ("node", "work", "scalar", "plan", "ops")
 
 # A library, and the files that may import it.
 PLACES: dict[str, tuple[str, ...]] = {

@@ -104,7 +104,7 @@ def test_any_number_of_threads_gives_the_same_bits(kind: str, monkeypatch: pytes
     groups = kernels.group_rows(group, size)
     found = []
     for count in (1, 2, 5):
-        monkeypatch.setattr(kernels, "threads", lambda count=count: count)
+        monkeypatch.setattr(kernels, "cores", lambda count=count: count)
         outs = [np.full((size, 8), 9, kind) for _ in range(4)] + [np.full(rows, 9, kind)]
         kernels.sum_joined(x, joined, weight, outs[0])
         kernels.sum_joined(x, joined, None, outs[1])

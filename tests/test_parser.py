@@ -16,6 +16,7 @@ from sqlglot import exp
 from mlsql.errors import Error, NotSupportedError, ProgrammingError
 from mlsql.parser import is_complete, node_place, parse, split
 from mlsql.parser.statements import (
+    Calibrate,
     CreateModel,
     DescribeModel,
     DropModel,
@@ -355,6 +356,7 @@ def test_evaluate():
 def test_drop_and_show():
     assert one("DROP MODEL IF EXISTS s.m;") == DropModel(one("DROP MODEL IF EXISTS s.m;").model, True)
     assert parse("SHOW MODELS; show layers; SHOW RULES") == [ShowModels(), ShowLayers(), ShowRules()]
+    assert parse("calibrate;") == [Calibrate()]
 
 
 def test_describe():
@@ -769,7 +771,6 @@ def test_what_is_wrong_is_said(text, message):
         "RESUME TRAIN m",
         "CREATE LAYER f(x) AS x + 1",
         "DROP LAYER f",
-        "CALIBRATE",
         "TRAIN ON t",
         "TRAIN m MEMORY '1 GB'",
         "CREATE MODEL m AS SELECT a <-> b",

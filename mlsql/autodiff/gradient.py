@@ -14,18 +14,19 @@ from ..planner.ops import Add, Constant, broadcast, constant
 from ..types import UNIT, TypeProblem
 
 
-def adjoints(loss: Node, sources: Iterable[Node]) -> dict[Node, Node]:
+def adjoints(loss: Node, sources: Iterable[Node], seed: Node | None = None) -> dict[Node, Node]:
     """The derivative of ``loss`` by every node between it and ``sources``, as plans.
 
-    Nodes that no source reaches, and sources that do not reach the loss, have no entry. Raises TypeProblem unless
-    the loss is a single number.
+    Nodes that no source reaches, and sources that do not reach the loss, have no entry. With a ``seed`` of its type
+    ``loss`` may be any value: it is the derivative of the sum of their products. Raises TypeProblem for what is neither
+    a single number nor has a seed.
     """
-    if loss.type.rows != UNIT or loss.type.shape:
+    if seed is None and (loss.type.rows != UNIT or loss.type.shape):
         raise TypeProblem(f"only a single number can be minimized, not {loss.type}")
     reached = depends_on([loss], sources)
     found: dict[Node, Node] = {}
     if loss in reached:
-        found[loss] = constant(1.0, loss.type.element)
+        found[loss] = constant(1.0, loss.type.element) if seed is None else seed
     for node in reversed(list(walk([loss]))):
         if node not in found:
             continue

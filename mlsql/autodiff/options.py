@@ -57,8 +57,8 @@ def read_options(solver: Solver, given: Iterable[Given]) -> dict[str, Any]:
 
     Raises ProgrammingError for an option that the solver does not know, is given twice, or has the wrong type.
     """
-    known = {o.name: o for o in (*solver.options, *COMMON)}
-    values = {o.name: o.default for o in known.values()}
+    known = known_options(solver)
+    values = {o.name: o.default for o in (*solver.options, *COMMON)}
     if solver.full_batch:
         values["batch_size"] = ALL
     seen: dict[str, Place] = {}
@@ -77,6 +77,12 @@ def read_options(solver: Solver, given: Iterable[Given]) -> dict[str, Any]:
     if {"steps", "epochs"} <= seen.keys():
         raise ProgrammingError("steps and epochs cannot both be given", place=seen["steps"])
     return values
+
+
+def known_options(solver: Solver) -> dict[str, Option]:
+    """The options that a statement can give a solver, by name."""
+    common = [o for o in COMMON if solver.common is None or o.name in solver.common]
+    return {o.name: o for o in (*solver.options, *common)}
 
 
 def checked(option: Option, given: Given) -> Any:

@@ -59,6 +59,7 @@ class Together:
     """
 
     rows: RowSet = UNIT  # what has weights of its own
+    element: Element | None = None  # in which all weights lie, those of tables too; None: each in its own
     step: Node = STEP  # the number of the step, as the update rule counts
 
     def placed(self, plan: Plan, views: Mapping[Node, Node]) -> Plan:
@@ -103,7 +104,7 @@ def training_plan(
     if not parameters:
         raise TypeProblem("the model has no parameter that could be trained", hint="all parameters are FROZEN")
     layout = layout or Together()
-    spans = spans_of(plan.outputs["loss"], parameters, layout.rows)
+    spans = spans_of(plan.outputs["loss"], parameters, layout.rows, layout.element)
     plan = layout.placed(plan, {p: view_of(p, *span) for p, span in spans.items()})
     loss = plan.outputs["loss"]
     flat, tables, named = gradients_of(layout.minimized(loss), spans)
@@ -146,13 +147,14 @@ def name_for(name: str, element: Element) -> str:
 
 
 def spans_of(
-    loss: Node, parameters: Sequence[Parameter], rows: RowSet = UNIT
+    loss: Node, parameters: Sequence[Parameter], rows: RowSet = UNIT, element: Element | None = None
 ) -> dict[Parameter, tuple[State, int, int]]:
     """Where each parameter lies: a table in a state of its own, any other in the flat vector of its element type.
 
-    Where every row of ``rows`` has parameters of its own, all of them lie in flat vectors.
+    Where every row of ``rows`` has parameters of its own, all of them lie in flat vectors; with ``element``, in one of
+    that type.
     """
-    tables = table_reads(loss, parameters) if rows == UNIT else {}
+    tables = table_reads(loss, parameters) if rows == UNIT and element is None else {}
     sizes: dict[Element, int] = {}
     starts: dict[Parameter, tuple[int, int]] = {}
     for p in parameters:
@@ -160,12 +162,12 @@ def spans_of(
         if size is None:
             raise TypeProblem(f'the size of "{p.name}" is not known')
         if p not in tables:
-            start = sizes.get(p.element, 0)
+            start = sizes.get(element or p.element, 0)
             starts[p] = (start, start + size)
-            sizes[p.element] = start + size
+            sizes[element or p.element] = start + size
     vectors = {e: State(name_for("weights", e), e, (n,), rows) for e, n in sizes.items()}
     return {
-        p: (vectors[p.element], *starts[p]) if p in starts else (table_state(p), 0, concrete(p.shape)[0])
+        p: (vectors[element or p.element], *starts[p]) if p in starts else (table_state(p), 0, concrete(p.shape)[0])
         for p in parameters
     }
 

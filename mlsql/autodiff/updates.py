@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from ..planner.node import Node
@@ -22,10 +23,14 @@ Update = Callable[[Node, Node, Slots, Node], tuple[Node, dict[str, Node]]]
 @dataclass(frozen=True)
 class Transform:
     """``slots`` are the vectors it carries (zeros at first); ``update(direction, weights, slots, step)`` gives the new
-    direction and the new slots. ``step`` counts from 1."""
+    direction and the new slots. ``step`` counts from 1. One that does not descend leaves the weights as they are."""
 
     slots: tuple[str, ...]
     update: Update
+    descends: bool = True
+
+
+GRADIENT = Transform(("gradient",), lambda g, w, slots, step: (w, {"gradient": g}), descends=False)
 
 
 def chain(*transforms: Transform) -> Transform:
@@ -121,6 +126,8 @@ def scale_by_sum_of_squares(epsilon: float) -> Transform:
 
 def descend(transform: Transform, rate: Node) -> Transform:
     """The end of every chain: the weights move against the direction by the learning rate."""
+    if not transform.descends:
+        return transform
 
     def update(g: Node, w: Node, slots: Slots, step: Node) -> tuple[Node, dict[str, Node]]:
         direction, new = transform.update(g, w, slots, step)
@@ -146,15 +153,31 @@ class Option:
         return self.kind or type(self.default)
 
 
+class Needs(Enum):
+    """What a solver that knows more than the gradient needs of a loss. The value of a member says it to users."""
+
+    QUADRATIC = "a loss that is quadratic in the parameters"
+    CONVEX = "a smooth loss of scores that are linear in the parameters"
+    SMOOTH = "a loss over all rows that has a slope"
+
+
 @dataclass(frozen=True)
 class Solver:
-    """A way to train: its options beside the common ones, and the chain that they make."""
+    """A way to train: its options beside the common ones, and the chain that they make.
+
+    A solver that ``needs`` something decides by itself where to go next: its step computes the loss and the gradient of
+    all rows in DOUBLE, and leaves the weights alone. ``common`` are the common options that it knows (None: all),
+    ``epochs`` how many it does if nobody says.
+    """
 
     name: str
     doc: str
     options: tuple[Option, ...]
     build: Callable[[Mapping[str, Any]], Transform]
     full_batch: bool = False
+    needs: Needs | None = None
+    common: tuple[str, ...] | None = None
+    epochs: int = 10
 
 
 SOLVERS: dict[str, Solver] = {}
@@ -164,12 +187,12 @@ EPSILON = Option("epsilon", 1e-8, "keeps the division finite", 0)
 
 
 def solver(
-    name: str, *options: Option, full_batch: bool = False
+    name: str, *options: Option, full_batch: bool = False, **facts: Any
 ) -> Callable[[Callable[[Mapping[str, Any]], Transform]], Callable[[Mapping[str, Any]], Transform]]:
-    """Declare the function below as a solver; its docstring is what users read."""
+    """Declare the function below as a solver; its docstring is what users read. ``facts`` are fields of Solver."""
 
     def declare(build: Callable[[Mapping[str, Any]], Transform]) -> Callable[[Mapping[str, Any]], Transform]:
-        SOLVERS[name] = Solver(name, (build.__doc__ or "").strip(), options, build, full_batch)
+        SOLVERS[name] = Solver(name, (build.__doc__ or "").strip(), options, build, full_batch, **facts)
         return build
 
     return declare
@@ -230,3 +253,37 @@ def rmsprop(o: Mapping[str, Any]) -> Transform:
 def adagrad(o: Mapping[str, Any]) -> Transform:
     """AdaGrad: each weight's step is divided by the root of the sum of its squared gradients."""
     return chain(add_decay(o["weight_decay"]), scale_by_sum_of_squares(o["epsilon"]))
+
+
+def tolerance(default: float, doc: str) -> Option:
+    return Option("tolerance", default, doc, 0, below=1)
+
+
+@solver("NORMAL_EQUATIONS", full_batch=True, needs=Needs.QUADRATIC, common=("seed", "class_weight"), epochs=1)
+def normal_equations(o: Mapping[str, Any]) -> Transform:
+    """The minimum of a quadratic loss at once: its gradient is H w + c, and w solves H w = -c."""
+    return GRADIENT
+
+
+ITERATIONS = ("epochs", "seed", "patience", "class_weight")
+
+
+@solver(
+    "NEWTON", tolerance(1e-10, "stops when a step can lower the loss by less than this, relatively"), full_batch=True,
+    needs=Needs.CONVEX, common=ITERATIONS, epochs=100,
+)  # fmt: skip
+def newton(o: Mapping[str, Any]) -> Transform:
+    """Newton's method with the exact Hessian (IRLS for logistic and Poisson regression), damped so that the loss never
+    rises."""
+    return GRADIENT
+
+
+@solver(
+    "LBFGS", Option("history", 10, "how many of the last steps the curvature is estimated from", 1),
+    tolerance(1e-6, "stops when no slope is larger than this times the largest at the start, or 1"), full_batch=True,
+    needs=Needs.SMOOTH, common=ITERATIONS, epochs=200,
+)  # fmt: skip
+def lbfgs(o: Mapping[str, Any]) -> Transform:
+    """L-BFGS: curvature from the last steps, and a line search that satisfies the strong Wolfe conditions (Liu and
+    Nocedal, 1989; Moré and Thuente, 1994)."""
+    return GRADIENT

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import IntegrityError
-from .device import Array
+from .device import Array, Identity
 from .storage import Parameters, Storage
 from .train import EpochLog
 from .vocabulary import Keys, registered
@@ -53,6 +53,10 @@ CREATE TABLE IF NOT EXISTS mlsql.training_log (
     run_id BIGINT NOT NULL, model VARCHAR NOT NULL, version INTEGER, epoch INTEGER NOT NULL, step BIGINT NOT NULL,
     loss DOUBLE, validation_loss DOUBLE, learning_rate DOUBLE NOT NULL, rows_per_second DOUBLE NOT NULL,
     seconds DOUBLE NOT NULL
+);
+CREATE TABLE IF NOT EXISTS mlsql.machine (
+    name VARCHAR NOT NULL, value DOUBLE NOT NULL, unit VARCHAR NOT NULL, description VARCHAR NOT NULL,
+    processor VARCHAR NOT NULL, cores INTEGER NOT NULL, numpy VARCHAR NOT NULL, measured_at TIMESTAMP NOT NULL
 );
 """
 VERSIONED = ("model_versions", "parameters", "classes")
@@ -113,10 +117,12 @@ class Catalog:
     @property
     def is_there(self) -> bool:
         """Whether the tables exist; a database that is only read may never have had a model."""
-        sql = (
-            "SELECT 1 FROM duckdb_tables() WHERE database_name = ? AND schema_name = 'mlsql' AND table_name = 'models'"
-        )
-        return not self.storage.read_only or bool(self.storage.rows(sql, [self.storage.database]))
+        return not self.storage.read_only or self.has_table("models")
+
+    def has_table(self, name: str) -> bool:
+        """Whether a table is there: another program may have made the file, or an older version."""
+        sql = "SELECT 1 FROM duckdb_tables() WHERE database_name = ? AND schema_name = 'mlsql' AND table_name = ?"
+        return bool(self.storage.rows(sql, [self.storage.database, name]))
 
     def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """A query of the catalog; no rows if there is no catalog."""
@@ -196,6 +202,27 @@ class Catalog:
         chosen = "TRUE" if name is None else "lower(model) = lower($name)"
         sql = f"SELECT {columns} FROM mlsql.{source} WHERE {last} AND {chosen} ORDER BY {order}"
         return self.storage.query(self._qualified(sql), {} if name is None else {"name": name})
+
+    # -- the machine ---------------------------------------------------------------------------------------------------
+
+    def machine(self, identity: Identity) -> tuple[dict[str, float], str] | None:
+        """The rates that were measured on a machine, and when; None if it was not measured, or not here."""
+        if not self.has_table("machine"):
+            return None
+        sql = "SELECT name, value, measured_at FROM mlsql.machine WHERE processor = ? AND cores = ? AND numpy = ?"
+        rows = self._run(sql, [identity.processor, identity.cores, identity.numpy])
+        return ({name: value for name, value, _ in rows}, str(rows[0][2])) if rows else None
+
+    def save_machine(self, identity: Identity, measured_at: str, rates: pa.Table) -> None:
+        """Keep the rates of a machine (name, value, unit, description) in place of those it had before."""
+        mine = [identity.processor, identity.cores, identity.numpy]
+        with self.storage.transaction():
+            self._run("DELETE FROM mlsql.machine WHERE processor = ? AND cores = ? AND numpy = ?", mine)
+            with registered(self.storage, "mlsql_rates", rates):
+                sql = "INSERT INTO mlsql.machine SELECT *, ?, ?, ?, CAST(? AS TIMESTAMP) FROM mlsql_rates"
+                self._run(sql, [*mine, measured_at])
+
+    # -- the optimizer -------------------------------------------------------------------------------------------------
 
     def save_rules(self, rules: pa.Table) -> None:
         """Keep the optimizer's rules as the relation ``mlsql.rules``; nothing is written if they are there."""

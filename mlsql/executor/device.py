@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
+import platform
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -99,6 +102,34 @@ def erf(x: Array, out: Array, dtype: str | None = None) -> None:
     from scipy.special import erf as special_erf
 
     special_erf(x, out, dtype=dtype)
+
+
+def cores() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a measurement is valid for."""
+
+    processor: str
+    cores: int
+    numpy: str
+
+
+def identity() -> Identity:
+    """This machine."""
+    return Identity(processor(), cores(), np.__version__)
+
+
+def processor() -> str:
+    """The processor's name, from /proc/cpuinfo where there is one."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 @functools.cache

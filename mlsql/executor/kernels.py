@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numba import njit
 
-from .device import Array
+from .device import Array, cores
 
 PARALLEL_WORK = 1 << 18  # numbers that are worth waking other threads for: about a tenth of a millisecond
 BLOCKS_PER_THREAD = 4  # more blocks than threads: one that is held up does not hold up all
@@ -267,11 +267,6 @@ def _vector(x: Array, out: Array) -> Array:
 # -- threads -----------------------------------------------------------------------------------------------------------
 
 
-def threads() -> int:
-    """How many threads share large work: the processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @functools.cache
 def _pool(process: int, workers: int) -> ThreadPoolExecutor:
     """The threads; a forked process gets its own."""
@@ -281,11 +276,11 @@ def _pool(process: int, workers: int) -> ThreadPoolExecutor:
 def _by_groups(kernel: Any, starts: Array, x: Array, *arguments: Any) -> None:
     """Run a loop over all groups, a large one in blocks of groups that have about equally many rows."""
     count, rows = len(starts) - 1, int(starts[-1])
-    if (rows + count) * x.shape[1] < PARALLEL_WORK or threads() < 2:
+    if (rows + count) * x.shape[1] < PARALLEL_WORK or cores() < 2:
         kernel(0, count, x, *arguments)
         return
     work = starts + np.arange(count + 1)  # a group costs something even where it has no rows
-    cuts = np.searchsorted(work, np.linspace(0, rows + count, threads() * BLOCKS_PER_THREAD + 1)).tolist()
-    submit = _pool(os.getpid(), threads()).submit
+    cuts = np.searchsorted(work, np.linspace(0, rows + count, cores() * BLOCKS_PER_THREAD + 1)).tolist()
+    submit = _pool(os.getpid(), cores()).submit
     for done in [submit(kernel, a, b, x, *arguments) for a, b in itertools.pairwise(cuts)]:
         done.result()

@@ -12,7 +12,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..planner.node import Node
-from ..planner.ops import Concat, Regroup, Reshape, Slice, State, Transpose
+from ..planner.ops import Concat, Regroup, Reshape, State
+from ..planner.ops.shape import is_contiguous
 from ..types import UNIT
 
 
@@ -35,15 +36,6 @@ class Layout:
 def is_view(node: Node) -> bool:
     """Whether the node's array is its input's array seen differently: no memory and no work of its own."""
     return node.is_view and not (isinstance(node, (Reshape, Regroup)) and not is_contiguous(node.inputs[0]))
-
-
-def is_contiguous(node: Node) -> bool:
-    """Whether the node's numbers lie in row-major order without gaps."""
-    if isinstance(node, Transpose):
-        return False
-    if isinstance(node, Slice):
-        return node.type.rows == UNIT and node.axis == 0 and is_contiguous(node.x)
-    return is_contiguous(node.inputs[0]) if node.is_view else True
 
 
 def owner(node: Node) -> Node:

@@ -13,9 +13,7 @@ from ..planner import scalar
 from ..planner.node import Emitter, Node
 from ..planner.ops import (
     Broadcast,
-    Cast,
     Concat,
-    Constant,
     Count,
     Counter,
     Map,
@@ -26,7 +24,7 @@ from ..planner.ops import (
     ScatterAdd,
     Sum,
 )
-from ..types import UNIT, Element, Type
+from ..types import Element, Type
 
 FOLDS = (Sum, Max, Min)
 
@@ -68,13 +66,7 @@ def numbers_of(nodes: Sequence[Node], arrays: Collection[Node]) -> set[Node]:
 
     A number whose reader needs an array (a matrix product, a slice) stays an array, and so do those in ``arrays``.
     """
-    numbers: set[Node] = set()
-    for n in nodes:
-        single = n.type.rows == UNIT and all(d == 1 for d in n.type.shape)
-        on_numbers = isinstance(n, (Map, Reshape)) and not isinstance(n, Cast) and all(i in numbers for i in n.inputs)
-        source = isinstance(n, (Count, Counter)) or (isinstance(n, Constant) and n.value is not None)
-        if single and (source or on_numbers or (isinstance(n, FOLDS) and n.x not in numbers)):
-            numbers.add(n)
+    numbers = {n for n in nodes if n.is_number}
     changed = True
     while changed:
         readers = [n for n in nodes if not (isinstance(n, (Map, Broadcast, Concat, Place, ScatterAdd)) or n in numbers)]

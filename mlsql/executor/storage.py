@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import json
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -83,6 +84,30 @@ class Storage:
         with self.translated():
             relation = con.sql(f"SELECT * FROM {from_item}", params=_given(parameters))
             return list(zip(relation.columns, map(str, relation.types), strict=True))
+
+    def estimated_rows(self, query: str, parameters: Parameters = None) -> int | None:
+        """How many rows DuckDB expects a query to give, without running it; None where it does not say.
+
+        For a table that is the number of its rows, give or take what was deleted; beyond a join or a filter it is
+        what DuckDB's own optimizer works with.
+        """
+        rows = self.rows(f"EXPLAIN (FORMAT json) {query}", parameters)
+        plan = json.loads(rows[0][-1]) if rows else []
+        return estimate(plan[0]) if plan else None
+
+    def distinct_values(self, table: str, column: str) -> int | None:
+        """About how many distinct values a column of a table has, as DuckDB counted them when the rows were written.
+
+        ``table`` and ``column`` are SQL. None for a view, an empty table, and where DuckDB keeps no such count: nothing
+        is read but one row. The count is HyperLogLog's, of a sample of the rows, and deleted rows may be in it.
+        """
+        try:
+            rows = self.rows(f"SELECT stats({column}) FROM {table} LIMIT 1")
+        except errors.Error:
+            return None
+        found = rows[0][0] if rows else None
+        count = found.get("approx_unique") if isinstance(found, dict) else None
+        return None if count is None else int(count)
 
     def table_rows(self, table: pa.Table) -> Rows:
         """An Arrow table as the result of a statement."""
@@ -334,6 +359,30 @@ def _close(connection: Any, converter: Converter, result: OpenResult) -> None:
     result.close()  # a stream that outlives the connection would end the program with an abort
     converter.close()
     connection.close()
+
+
+def estimate(node: dict[str, Any]) -> int | None:
+    """The expected rows of a plan as DuckDB explains it: those of the topmost operator that has an estimate.
+
+    Of a LIMIT, DuckDB itself expects no rows, or all that are below.
+    """
+    name, facts = node["name"], node.get("extra_info", {})
+    below = [estimate(child) for child in node.get("children", [])]
+    first = below[0] if below else None
+    limit = facts.get("Limit", facts.get("Top"))
+    if limit is not None:
+        bounds = [first, int(limit) if str(limit).isdigit() else None]
+    elif facts.get("Join Type") == "SEMI":  # how it fetches the rows of an ORDER BY with LIMIT
+        bounds = below
+    elif name in ("PROJECTION", "ORDER_BY") and first is not None:
+        bounds = [first]
+    elif name == "UNION":
+        return None if None in below else sum(n for n in below if n is not None)
+    else:
+        text = facts.get("Estimated Cardinality")
+        bounds = [0 if name == "EMPTY_RESULT" else first if text is None else int(text)]
+    known = [n for n in bounds if n is not None]
+    return min(known) if known else None
 
 
 def _given(parameters: Parameters) -> Any:

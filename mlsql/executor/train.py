@@ -140,9 +140,11 @@ class Trainer:
         self.validate, self.progress = validate, progress
         self.states = self.first_states(initial)
         self.columns = columns
-        self.fixed: dict[Node, Array] = {}  # what is computed once before the loop
+        self.fixed: Mapping[Node, Array] = {}  # what is computed once before the loop
         self.log: list[EpochLog] = []
         self.step_count = 0
+        self.best: dict[str, Array] | None = None  # the parameters of the best epoch, if patience asks for them
+        self.best_loss, self.stale = math.inf, 0
 
     def first_states(self, initial: Mapping[str, Array]) -> dict[State, Array]:
         """Flat vectors and tables with the first weights in place, zeros for what the update rule carries."""
@@ -155,7 +157,10 @@ class Trainer:
     def parameters(self) -> dict[str, Array]:
         """The learnable parameters as they are now, as copies."""
         return {
-            p.name: part_of(self.states[state], state, start, stop).reshape((*lead(state), *concrete(p.shape))).copy()
+            p.name: np.array(
+                part_of(self.states[state], state, start, stop).reshape((*lead(state), *concrete(p.shape))),
+                p.element.storage,
+            )
             for p, (state, start, stop) in self.plan.spans.items()
         }
 
@@ -166,36 +171,44 @@ class Trainer:
         self.started = time.perf_counter()
         self.frames: dict[int, Any] = {}
         self.executable = self.load()
-        best, best_loss, stale = None, math.inf, 0
         reason, epoch = "epochs", 0
         with np.errstate(all="ignore"):
             while limits.epochs is None or epoch < limits.epochs:
                 epoch += 1
                 entry, cut_short = self.run_epoch(epoch, limits)
-                self.log.append(entry)
-                watched = entry.loss if entry.validation_loss is None else entry.validation_loss
-                stale = 0 if watched < best_loss else stale + 1
-                if limits.patience and stale == 0:
-                    best, best_loss = self.parameters(), watched
-                best_loss = min(best_loss, watched)
-                reason = cut_short or self.reason_to_stop(entry, stale, limits) or "epochs"
+                reason = self.logged(entry, limits, cut_short) or "epochs"
                 if reason != "epochs":
                     break
-        return self.outcome(best or self.parameters(), reason)
+        return self.outcome(self.best or self.parameters(), reason)
+
+    def logged(self, entry: EpochLog, limits: Limits, cut_short: str | None = None) -> str | None:
+        """Enter an epoch in the log, keep the best parameters if patience asks for it, and say why to stop, if so."""
+        self.log.append(entry)
+        watched = entry.loss if entry.validation_loss is None else entry.validation_loss
+        self.stale = 0 if watched < self.best_loss else self.stale + 1
+        if limits.patience and self.stale == 0:
+            self.best = self.parameters()
+        self.best_loss = min(self.best_loss, watched)
+        return cut_short or self.reason_to_stop(entry, self.stale, limits)
 
     def load(self) -> Executable:
         """The step's code, with what is computed once before the loop in place."""
         program, fixed = self.plan.generated(timed=self.clock is not None)
         if self.clock is not None:
             self.clock.hoisted(fixed)
-        if fixed:
-            plan = Plan({c.name: n for c, n in fixed.items()})
-            read = [n for n in walk(plan.outputs.values()) if isinstance(n, (Column, Positions, Parameter))]
-            leaves: dict[Node, Array] = {n: self.column(n) for n in read}
-            row_sets = {r for n in walk(plan.outputs.values()) for r in n.row_sets()}
-            values = evaluate(plan, leaves, self.row_counts(row_sets, self.table_rows), self.clock)
-            self.fixed = {c: values[c.name] for c in fixed}
+        self.fixed = self.computed_once(fixed)
         return Executable(program, self.clock)
+
+    def computed_once(self, fixed: Mapping[Column, Node]) -> dict[Node, Array]:
+        """The values of what no parameter reaches."""
+        if not fixed:
+            return {}
+        plan = Plan({c.name: n for c, n in fixed.items()})
+        read = [n for n in walk(plan.outputs.values()) if isinstance(n, (Column, Positions, Parameter))]
+        leaves: dict[Node, Array] = {n: self.column(n) for n in read}
+        row_sets = {r for n in walk(plan.outputs.values()) for r in n.row_sets()}
+        values = evaluate(plan, leaves, self.row_counts(row_sets, self.table_rows), self.clock)
+        return {c: values[c.name] for c in fixed}
 
     def column(self, leaf: Node) -> Array:
         if leaf in self.fixed:

@@ -55,10 +55,7 @@ def factor(before: float | None, after: float | None) -> float | None:
 
 
 def facts(machine: Machine) -> tuple[tuple[str, str], ...]:
-    """The rates of a machine by name: times of less than a second, anything else by the second."""
-    rates = {f.name: getattr(machine, f.name) for f in dataclasses.fields(machine)}
-    return tuple(
-        (name, duration(value) if value < 1 else f"{number(value)}/s")
-        for name, value in rates.items()
-        if isinstance(value, float)
-    )
+    """What an estimate stands on: the most telling figures of a machine, by their names."""
+    told = [f for f in dataclasses.fields(machine) if f.metadata.get("telling")]
+    values = [(f.name.replace("_", " "), f.metadata["unit"], getattr(machine, f.name)) for f in told]
+    return tuple((name, duration(v) if unit == "s" else f"{number(v)} {unit}") for name, unit, v in values)

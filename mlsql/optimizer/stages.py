@@ -10,7 +10,7 @@ from ..errors import InternalError
 from ..planner.node import Node, readers
 from ..planner.plan import Plan
 from .rewriter import Rewriter, Users
-from .rule import Alternative, Step
+from .rule import RULES, Alternative, Step
 from .rules.whole import prune, share
 from .search import Goal, search
 
@@ -37,6 +37,11 @@ class Optimized:
     steps: tuple[Step, ...]
     alternatives: tuple[Alternative, ...] = ()
     notes: tuple[str, ...] = ()  # what a reader of EXPLAIN should know, such as a budget that ran out
+
+
+def optional_rules() -> list[str]:
+    """The rules without which a plan still runs."""
+    return [r.name for r in RULES.values() if r.stage != "expand"]
 
 
 def optimize(

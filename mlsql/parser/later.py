@@ -19,12 +19,6 @@ def layer(read: Reader) -> Statement:
     return _not_yet(read, "a layer of your own")
 
 
-@statement("CALIBRATE", claims=lambda tokens: len(tokens) == 1)
-def calibrate(read: Reader) -> Statement:
-    """``CALIBRATE``."""
-    return _not_yet(read, "CALIBRATE")
-
-
 def _not_yet(read: Reader, what: str, hint: str | None = None) -> Statement:
     count = 3 if [t.word for t in read.tokens[1:3]] == ["OR", "REPLACE"] else 1
     read.unsupported(f"{what} is not in this version", read.span(read.tokens[: count + 1]), hint)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from .predict import passed_on
 from .reader import Reader
-from .statements import DescribeModel, SetOption, ShowLayers, ShowModels, ShowRules, ShowTraining
+from .statements import Calibrate, DescribeModel, SetOption, ShowLayers, ShowModels, ShowRules, ShowTraining
 from .table import statement
 from .tokens import Token
 
@@ -35,6 +35,14 @@ def show_rules(read: Reader) -> ShowRules:
     read.expect("SHOW RULES")
     read.expect_end()
     return ShowRules()
+
+
+@statement("CALIBRATE", claims=lambda tokens: len(tokens) == 1)
+def calibrate(read: Reader) -> Calibrate:
+    """``CALIBRATE``."""
+    read.expect("CALIBRATE")
+    read.expect_end()
+    return Calibrate()
 
 
 def _shows_training(tokens: Sequence[Token]) -> bool:

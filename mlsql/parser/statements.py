@@ -223,6 +223,11 @@ class ShowLayers:
 
 
 @dataclass(frozen=True)
+class Calibrate:
+    """``CALIBRATE``: measure this machine."""
+
+
+@dataclass(frozen=True)
 class ShowRules:
     """``SHOW RULES``: the optimizer's rules."""
 
@@ -299,6 +304,7 @@ Statement = (
     | RenameModel
     | RollbackModel
     | ShowTraining
+    | Calibrate
     | ShowModels
     | ShowLayers
     | ShowRules

@@ -15,7 +15,8 @@ from functools import cached_property
 from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform
 
 from ..errors import InternalError
-from ..types import UNIT, RowSet, Type
+from ..types import DOUBLE, UNIT, RowSet, Type
+from .work import CALL, NOTHING, Work
 
 
 class Emitter(Protocol):
@@ -142,7 +143,34 @@ class Node(metaclass=Interned):
         """Bytes read and written by one evaluation."""
         return 0 if self.is_view else sum(n.nbytes for n in (*self.inputs, self))
 
+    def work(self) -> Work:
+        """What one evaluation does, by the resource that it takes; the cost model gives each its rate.
+
+        By default one call that reads the inputs and writes the output, or the work of the simpler operators.
+        """
+        if self.is_view:
+            return NOTHING
+        simpler = self.expand()
+        if simpler is None:
+            return Work((("add", self.flops()),), streamed=self.bytes(), calls=CALL, is_double=self.is_double)
+        inputs = set(walk(self.inputs))
+        return sum((n.work() for n in walk([simpler]) if n not in inputs), NOTHING)
+
     @property
+    def is_double(self) -> bool:
+        """Whether the output holds numbers of 64 bits."""
+        return self.type.element == DOUBLE
+
+    @cached_property
+    def is_number(self) -> bool:
+        """Whether it can be computed as a plain number of Python's rather than as an array of one."""
+        return self.type.rows == UNIT and all(d == 1 for d in self.type.shape) and self.counts()
+
+    def counts(self) -> bool:
+        """For a value that is one number: whether it comes from plain numbers, or makes one of an array."""
+        return False
+
+    @cached_property
     def nbytes(self) -> int:
         """Bytes of the output."""
         return size_of(self.type) * self.type.element.bytes

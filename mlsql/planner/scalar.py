@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -73,6 +74,25 @@ def operation(node: ast.expr) -> tuple[str, list[ast.expr]] | None:
 def flops(expression: str) -> int:
     """Operations a single evaluation takes."""
     return sum(1 for n in ast.walk(parse(expression)) if isinstance(n, ast.expr) and operation(n) is not None)
+
+
+@cache
+def passes(expression: str) -> tuple[tuple[str, int], ...]:
+    """The operations of the expression by name, and how often each occurs: on arrays, each is a pass over memory."""
+    inner = [operation(n) for n in ast.walk(parse(expression)) if isinstance(n, ast.expr)]
+    return tuple(sorted(Counter(op[0] for op in inner if op is not None).items()))
+
+
+@cache
+def with_numbers(expression: str, numbers: frozenset[str]) -> int:
+    """How many operations of the expression have a plain number beside an array; ``numbers`` are names of such."""
+    inner = [operation(n) for n in ast.walk(parse(expression)) if isinstance(n, ast.expr)]
+    operands = [op[1] for op in inner if op is not None]
+    return sum(any(isinstance(n, ast.Constant) or (isinstance(n, ast.Name) and n.id in numbers) for n in ns)
+               for ns in operands)  # fmt: skip
+
+
+ON_NUMBERS = frozenset(["add", "subtract", "multiply", "negative", "abs"])  # what Python itself does on plain numbers
 
 
 def source(expression: str, arguments: Mapping[str, str]) -> str:

@@ -14,6 +14,7 @@ from ..executor.catalog import Catalog
 from ..executor.clock import Clock
 from ..executor.results import Rows
 from ..executor.storage import Storage
+from ..optimizer.machine import Machine
 from ..parser import split
 from ..parser.statements import Statement
 from ..progress import Progress
@@ -48,6 +49,10 @@ class Session:
         self.models = Models(self.catalog)
         self.progress = progress
         self.null_prediction = False
+        self.optimizer = True  # whether plans and queries are rewritten
+        self.machine_choice: str | None = None  # SET mlsql_machine; None: what the environment says
+        self._machine: Machine | None = None
+        self.notices: list[str] = []  # what the last statement wants its user to know
         self.clock: Clock | None = None
         self.without: tuple[str, ...] = ()
         self.held: list[str] = []  # tables that the last statement reads under private names
@@ -68,6 +73,10 @@ class Session:
         self.held.append(name)
         return name
 
+    def notice(self, text: str) -> None:
+        """Tell the user of the statement that is running something that is neither a row nor an error."""
+        self.notices.append(text)
+
     def release(self) -> None:
         """Forget the tables of the statement before."""
         for name in self.held:
@@ -86,7 +95,8 @@ class Session:
     def run(self, statement: Statement) -> Rows:
         """Run one statement."""
         self.release()
-        from . import create, evaluate, explain, look, predict, train  # noqa: F401  (fills the table)
+        self.notices.clear()
+        from . import create, evaluate, explain, look, machine, predict, train  # noqa: F401  (fills the table)
 
         run = RUNS.get(type(statement))
         if run is None:
@@ -102,6 +112,23 @@ class Session:
             rows = self.run(statement)
         assert rows is not None
         return rows
+
+    def machine(self) -> Machine:
+        """The machine that plans are costed for: measured, quickly at first use, or the assumed one if that is set."""
+        if self._machine is None:
+            from .machine import DEFAULT, find_machine, first_choice
+
+            choice = self.machine_choice or first_choice()
+            self._machine = Machine() if choice == DEFAULT else find_machine(self.catalog)
+        return self._machine
+
+    def planning(self) -> dict[str, Any]:
+        """What the planner is told of this session: the machine, and whether rules may make plans better."""
+        return {"machine": self.machine(), "optimizer": self.optimizer}
+
+    def forget_machine(self) -> None:
+        """Find the machine anew when it is next asked for."""
+        self._machine = None
 
     def close(self) -> None:
         """Close the database."""

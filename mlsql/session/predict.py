@@ -367,11 +367,24 @@ def class_type(version: StoredVersion | None, node: Node) -> str:
 @runs(SetOption)
 def set_option(session: Session, statement: SetOption) -> Rows:
     """SET mlsql_...: options of this session."""
+    if statement.name.lower() == "mlsql_machine":
+        return set_machine(session, statement)
     if statement.name.lower() != "mlsql_null_prediction":
-        raise ProgrammingError(
-            f"unknown option {statement.name}", place=statement.place, hint="the option is mlsql_null_prediction"
-        )
+        hint = "the options are mlsql_machine and mlsql_null_prediction"
+        raise ProgrammingError(f"unknown option {statement.name}", place=statement.place, hint=hint)
     if not isinstance(statement.value, bool):
         raise ProgrammingError("mlsql_null_prediction is true or false", place=statement.place)
     session.null_prediction = statement.value
     return message_rows(session, f"mlsql_null_prediction = {str(statement.value).lower()}")
+
+
+def set_machine(session: Session, statement: SetOption) -> Rows:
+    """SET mlsql_machine: whether plans are costed for this machine, or for an assumed one that is the same anywhere."""
+    from .machine import CHOICES
+
+    choice = str(statement.value).lower()
+    if choice not in CHOICES:
+        raise ProgrammingError("mlsql_machine is 'measured' or 'default'", place=statement.place)
+    session.machine_choice = choice
+    session.forget_machine()
+    return message_rows(session, f"mlsql_machine = {choice}")

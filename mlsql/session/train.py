@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..autodiff.options import known_options
 from ..errors import Place, ProgrammingError
 from ..executor.catalog import StoredVersion, TrainingRun
 from ..executor.clock import Clock
@@ -16,6 +17,7 @@ from ..executor.device import Array
 from ..executor.initialize import draw, settled
 from ..executor.per_group import GroupTrainer
 from ..executor.results import Rows
+from ..executor.solve import Problem, SolverTrainer
 from ..executor.train import Diverged, LoopPlan, Outcome, Trainer, validation
 from ..executor.vocabulary import Keys
 from ..optimizer.stages import optimize, simplify
@@ -38,6 +40,7 @@ from .per_group import (
 )
 from .relational_training import read_training, refuse_class_weight, relational_validator, split
 from .rows import one_row
+from .solving import check_clauses, drive_of, problem_of
 from .training_data import always_known, check_labels, load_rows, split_rows, training_rows, with_class_weight
 from .training_plan import Planned, Settings, bound, parameter_views, plan_training, read_settings
 
@@ -56,6 +59,7 @@ class Prepared:
     planned: Planned
     first: Mapping[str, Array]  # where the parameters start
     by_group: ByGroup | None = None  # what PER adds
+    problem: Problem | None = None  # of a solver that uses curvature
 
     @property
     def loop(self) -> LoopPlan:
@@ -101,6 +105,7 @@ def prepare(session: Session, statement: Train, without: Collection[str] = ()) -
     """Everything up to the first step: bind, read the options, load the data, plan, some rules left out."""
     definition = session.models.definition(statement.model)
     settings = read_settings(statement)
+    check_clauses(statement, settings)
     warm = None if statement.from_scratch else session.models.version(statement.model)
     if is_relational(definition):
         return prepare_relations(session, statement, definition, settings, warm, without)
@@ -117,19 +122,22 @@ def prepare(session: Session, statement: Train, without: Collection[str] = ()) -
         model, dataset = with_class_weight(model, dataset, statement, definition, sizes_told(classes), groups)
     check_labels(model, dataset, statement.on)
     train_rows, held_out = split_rows(session, statement, settings, model, dataset, rows)
+    if settings.solver.needs is not None and train_rows is not None:
+        dataset, train_rows = Dataset({n: a[train_rows] for n, a in dataset.columns.items()}, len(train_rows)), None
     by_group = group_rows(statement, dataset, train_rows, groups)
     plan = functools.partial(
         plan_training, model, settings, dataset.rows, dataset.rows if train_rows is None else len(train_rows),
         subset=train_rows is not None, known=always_known(model, dataset, train_rows),
-        group_sizes=by_group.sizes if by_group else None,
+        group_sizes=by_group.sizes if by_group else None, **session.planning(),
     )  # fmt: skip
     planned = plan(without=without)
+    problem = problem_of(planned, settings)
     first = first_values(model, {**fillings, **known_before(model, warm, before)}, settings.seed)
     if groups is not None:
         first = first_by_group(first, model, groups, warm, before)
         classes = {**classes, **groups.classes}
     validate = validator(model, held_out, planned.loop, by_group, settings.place)
-    return Prepared(model, settings, dataset, classes, train_rows, validate, plan, planned, first, by_group)
+    return Prepared(model, settings, dataset, classes, train_rows, validate, plan, planned, first, by_group, problem)
 
 
 def prepare_relations(
@@ -148,11 +156,14 @@ def prepare_relations(
     check_labels(model, dataset, statement.on)
     kept, held = split(statement, model, rows, settings)
     count = dataset.rows if kept is None else len(kept)
-    plan = functools.partial(plan_training, model, settings, dataset.rows, count, subset=kept is not None)
+    plan = functools.partial(
+        plan_training, model, settings, dataset.rows, count, subset=kept is not None, **session.planning()
+    )
     planned = plan(without=without)
+    problem = problem_of(planned, settings)
     validate = relational_validator(session, statement, definition, model, rows, held, planned.loop)
     first = first_values(model, {**rows.fillings, **known_before(model, warm, None)}, settings.seed)
-    return Prepared(model, settings, dataset, rows.classes, kept, validate, plan, planned, first)
+    return Prepared(model, settings, dataset, rows.classes, kept, validate, plan, planned, first, problem=problem)
 
 
 def check_single(statement: Train) -> None:
@@ -175,7 +186,7 @@ def first_values(model: Model, known: Mapping[str, Array], seed: int) -> dict[st
 def run(session: Session, statement: Train, prepared: Prepared, clock: Clock | None = None) -> Outcome:
     """Run the loop. A run that diverges or is interrupted is recorded, and the current version stays."""
     settings = prepared.settings
-    trainer = trainer_of(prepared, progress=session.progress, clock=clock)
+    trainer = trainer_of(session, prepared, progress=session.progress, clock=clock)
     if session.progress is not None:
         session.progress.start(model=str(statement.model), epochs=settings.limits.epochs, rows=len(trainer.rows))
     try:
@@ -191,13 +202,15 @@ def run(session: Session, statement: Train, prepared: Prepared, clock: Clock | N
             session.progress.stop()
 
 
-def trainer_of(prepared: Prepared, **options: Any) -> Trainer:
+def trainer_of(session: Session, prepared: Prepared, **options: Any) -> Trainer:
     """What runs the loop over the rows of the run; ``options`` are the Trainer's own."""
     settings, by_group, model = prepared.settings, prepared.by_group, prepared.model
     constants: dict[Node, Array] = {p.node: prepared.first[n] for n, p in model.parameters.items()}
     kind: type[Trainer] = Trainer
     its_rows: dict[str, Any]
-    if by_group is not None:
+    if prepared.problem is not None:
+        kind, its_rows = SolverTrainer, drive_of(session, settings, prepared.problem) | {"rows": prepared.train_rows}
+    elif by_group is not None:
         kind, its_rows = GroupTrainer, {"groups": by_group.rows, "width": settings.width(by_group.sizes)}
     else:
         batch_size = None if settings.full_batch else settings.options["batch_size"]
@@ -237,11 +250,12 @@ def validator(
 
 def run_row(statement: Train, prepared: Prepared, outcome: Outcome) -> TrainingRun:
     """A run as the catalog keeps it, whether it gave a version or not."""
+    settings = prepared.settings
     return TrainingRun(
         model=str(statement.model),
-        solver=prepared.settings.solver.name,
-        options=json.dumps(dict(prepared.settings.options)),
-        seed=prepared.settings.seed,
+        solver=settings.solver.name,
+        options=json.dumps({n: v for n, v in settings.options.items() if n in known_options(settings.solver)}),
+        seed=settings.seed,
         statement=statement.place.source,
         seconds=outcome.seconds,
         epochs=outcome.epochs,

@@ -6,10 +6,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..autodiff.exact import InDouble
 from ..autodiff.options import ALL, find_solver, read_options
 from ..autodiff.per_group import PerGroup
 from ..autodiff.schedules import learning_rate
-from ..autodiff.training import STEP, training_plan, view_of
+from ..autodiff.training import STEP, Training, training_plan, view_of
 from ..autodiff.updates import Solver
 from ..errors import NotSupportedError, Place, ProgrammingError
 from ..executor.train import Limits, LoopPlan, condition
@@ -17,7 +18,7 @@ from ..optimizer.cost import Machine
 from ..optimizer.frequency import Frequency, Runs
 from ..optimizer.rule import Alternative, Step
 from ..optimizer.search import Goal
-from ..optimizer.stages import optimize, simplify
+from ..optimizer.stages import optimize, optional_rules, simplify
 from ..parser.statements import CreateModel, Expression, Train
 from ..planner.binder import bind_model
 from ..planner.expressions import bind_expression
@@ -30,7 +31,6 @@ from ..types import BOOLEAN, UNIT, RowSet, TypeProblem
 from .batch import batch_leaves
 from .per_group import group_layout
 
-DEFAULT_EPOCHS = 10
 MAX_EPOCHS = 10_000  # of a run that only UNTIL would end
 LOG_COUNTERS = ("epoch", "step", "loss", "validation_loss", "seconds")
 
@@ -88,7 +88,7 @@ def read_settings(statement: Train) -> Settings:
     until = None if statement.until is None else until_condition(statement.until, statement.validate is not None)
     open_ended = until is not None or statement.within_seconds is not None
     if epochs is None and steps is None and statement.within_seconds is None:
-        epochs = MAX_EPOCHS if open_ended else DEFAULT_EPOCHS
+        epochs = solver.epochs if solver.needs or not open_ended else MAX_EPOCHS
     limits = Limits(epochs, steps, statement.within_seconds, options["patience"], until)
     if statement.sample and options["batch_size"] == ALL:
         hint = f"WITH {solver.name} (batch_size = 512)"
@@ -120,6 +120,7 @@ class Planned:
     steps: tuple[Step, ...]
     runs: Runs
     machine: Machine
+    training: Training
     alternatives: tuple[Alternative, ...] = ()
     notes: tuple[str, ...] = ()
     phases: tuple[tuple[Plan, tuple[Step, ...], Plan], ...] = ()
@@ -135,12 +136,16 @@ def plan_training(
     known: Sequence[Column] = (),
     group_sizes: Sequence[int] | None = None,
     without: Collection[str] = (),
+    machine: Machine,
+    optimizer: bool = True,
 ) -> Planned:
     """The loop over batches: the loss simplified, differentiated, updated, and optimized as one plan.
 
     The columns in ``known`` are 1 in every row that is trained on. With ``group_sizes``, the rows of every group of
-    PER, there is a model for each group. The rules in ``without`` stay off.
+    PER, there is a model for each group. The rules in ``without`` stay off; without ``optimizer`` all do that are not
+    needed to run. The plan is made for a ``machine``.
     """
+    without = without if optimizer else optional_rules()
     assert model.loss is not None
     o = settings.options
     bound_plan = Plan({**model.columns, "loss": model.loss}, model.names).replaced(dict.fromkeys(known, one()))
@@ -149,14 +154,15 @@ def plan_training(
         rows = rows_of_step(model, settings, simplified.plan, table_rows, train_count, subset)
     else:
         rows = rows_of_groups(model, settings, simplified.plan, table_rows, group_sizes)
-    total = settings.limits.steps or (settings.limits.epochs or DEFAULT_EPOCHS) * rows.per_epoch
-    rate = learning_rate(o["learning_rate"], o["schedule"], o["warmup_steps"], total, STEP)
+    total = settings.limits.steps or (settings.limits.epochs or settings.solver.epochs) * rows.per_epoch
+    rate = learning_rate(o.get("learning_rate", 1.0), o["schedule"], o["warmup_steps"], total, STEP)
+    layout = rows.layout or (InDouble() if settings.solver.needs else None)
     learnable = [p.node for p in model.parameters.values() if not p.frozen]
     try:
         training = training_plan(
             rows.plan, learnable, settings.solver.build(o), rate,
             solver=settings.solver.name, epochs=settings.limits.epochs or 0, steps=rows.per_epoch,
-            clip_norm=o["clip_norm"], skip_nan=o["on_nan"] == "skip", layout=rows.layout,
+            clip_norm=o["clip_norm"], skip_nan=o["on_nan"] == "skip", layout=layout,
         )  # fmt: skip
     except (TypeProblem, NotSupportedError) as problem:
         problem.at(settings.place)
@@ -164,7 +170,7 @@ def plan_training(
     iterate = training.iterate
     outputs = {"loss": iterate.loss, "rate": rate, **{str(i): n for i, n in enumerate(iterate.updates)}}
     loop_plan = Plan(outputs, training.names)
-    goal = Goal(Machine(), {Frequency.ONCE: 1, Frequency.STEP: total})
+    goal = Goal(machine, {Frequency.ONCE: 1, Frequency.STEP: total})
     optimized = optimize(loop_plan, without, goal=goal)
     best = list(optimized.plan.outputs.values())
     updates = {s: n for s, n in zip(iterate.states, best[2:], strict=True) if isinstance(s, State)}
@@ -174,7 +180,7 @@ def plan_training(
         tuple(beside), rows.per_epoch, rows.multiples,
     )  # fmt: skip
     return Planned(
-        loop, (*simplified.steps, *optimized.steps), goal.runs, goal.machine,
+        loop, (*simplified.steps, *optimized.steps), goal.runs, goal.machine, training,
         optimized.alternatives, optimized.notes,
         (
             (bound_plan, simplified.steps, simplified.plan),

@@ -5,11 +5,15 @@ The gradient of a contraction is a contraction.
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Iterable
+from functools import cache, cached_property
 from typing import ClassVar
 
-from ...types import DOUBLE, UNIT, Dim, Symbol, Type, TypeProblem, common_rows, promote, shape_text
-from ..node import Emitter, Node, operator
+from ...types import DOUBLE, UNIT, Dim, Type, TypeProblem, common_rows, promote, shape_text
+from ..node import Emitter, Node, operator, size_of
+from ..work import Work
 from .map import Multiply, cast
 from .reduce import Sum, broadcast
 from .shape import drop_axis
@@ -58,17 +62,41 @@ class Contraction(Node):
         element = promote(self.x.type.element, self.y.type.element)
         return Type(rows if ROW in out else UNIT, element, shape)
 
-    def extent(self, letter: str) -> int:
-        """The number of positions of a letter, unknown sizes counted as 1."""
-        if letter == ROW:
-            return common_rows(self.x.type.rows, self.y.type.rows).rows or 1
-        size = self.sizes()[letter]
-        return 1 if isinstance(size, Symbol) else size
+    @cached_property
+    def extents(self) -> dict[str, int]:
+        """The number of positions of every letter, unknown sizes counted as 1."""
+        a, b, _ = self.letters()
+        found = {ROW: common_rows(self.x.type.rows, self.y.type.rows).rows or 1}
+        for letters, node in ((a, self.x), (b, self.y)):
+            entry = letters.removeprefix(ROW)
+            found |= {c: d if isinstance(d, int) else 1 for c, d in zip(entry, node.type.shape, strict=True)}
+        return found
+
+    def size(self, letters: Iterable[str]) -> int:
+        """The number of positions of some letters together."""
+        return math.prod([self.extents[c] for c in letters])
 
     def flops(self) -> int:
         a, b, out = self.letters()
-        products = math.prod(self.extent(c) for c in {*a, *b})
+        products = self.size({*a, *b})
         return products if set(out) == {*a, *b} else 2 * products
+
+    def work(self) -> Work:
+        """A matrix product of BLAS; where einsum runs it and some letter stands in all three, a plain loop."""
+        a, b, out = self.letters()
+        stack = [c for c in a if c in b and c in out]
+        summed = [c for c in a if c in b and c not in out]
+        is_direct, flops = as_matrix_product(self.spec) is not None, self.flops()
+        calls = (("product" if is_direct else "einsum", 1),)
+        if not is_direct and (stack or not summed):
+            innermost = a[-1:] if a[-1:] == b[-1:] else out[-1:]
+            loops = (("loop", self.size({*a, *b} - {*innermost})),)
+            done = (("einsum", flops),)
+            return Work(done, streamed=self.bytes(), loops=loops, calls=calls, is_double=self.is_double)
+        m, n = ([c for c in letters if c not in summed and c not in stack] for letters in (a, b))
+        product = (self.size(stack), self.size(m), self.size(n), self.size(summed))
+        moved = self.bytes() * (1 if is_direct else 3)  # einsum copies its operands into matrices and the result back
+        return Work((("product", flops),), (product,), moved, calls=calls, is_double=self.is_double)
 
 
 @operator
@@ -114,6 +142,11 @@ class Moment(Contraction):
             raise TypeProblem(f"a moment sums over rows; {self.spec} does not")
         return super().infer().with_(element=DOUBLE)
 
+    def work(self) -> Work:
+        """A contraction in 64 bits, to which its operands are converted."""
+        narrow = {n for n in self.inputs if n.type.element != DOUBLE}
+        return dataclasses.replace(super().work(), converted=sum(size_of(n.type) for n in narrow))
+
     def vjp(self, g: Node) -> tuple[Node | None, ...]:
         a, b, out = self.letters()
         return self.by(f"{out},{b}->{a}", g, self.y, self.x), self.by(f"{out},{a}->{b}", g, self.x, self.y)
@@ -131,6 +164,7 @@ class Moment(Contraction):
         e.call("moment", repr(self.spec), inputs[0], inputs[1], out)
 
 
+@cache
 def as_matrix_product(spec: str) -> tuple[bool, str, str] | None:
     """Whether to swap the operands, and the views of both, so that one call of matmul does it; None: it takes einsum.
 

@@ -64,6 +64,9 @@ class Counter(Node):
     def infer(self) -> Type:
         return Type(UNIT, FLOAT)
 
+    def counts(self) -> bool:
+        return True
+
 
 @operator
 class Index(Node):
@@ -103,6 +106,9 @@ class Count(Node):
     def infer(self) -> Type:
         return Type(UNIT, FLOAT)
 
+    def counts(self) -> bool:
+        return True
+
 
 @operator
 class Constant(Node):
@@ -125,6 +131,9 @@ class Constant(Node):
     def value(self) -> float | None:
         """The number, if there is only one."""
         return self.values[0] if len(self.values) == 1 else None
+
+    def counts(self) -> bool:
+        return True
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         numbers = ", ".join(repr(v) if math.isfinite(v) else f"float('{v}')" for v in self.values)

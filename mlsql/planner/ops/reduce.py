@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from ...types import BIGINT, UNIT, Type, TypeProblem, broadcast_shapes, common_rows, promote
 from ..node import Emitter, Node, operator, size_of
+from ..work import CALL, Work
 from . import map as maps
 from . import shape as shapes
 from .leaf import Count, constant
@@ -33,6 +34,21 @@ class Reduce(Node):
 
     def flops(self) -> int:
         return size_of(self.x.type)
+
+    def counts(self) -> bool:
+        return not self.x.is_number
+
+    def work(self) -> Work:
+        """A fold starts a loop for each run of axes that are all folded, or all kept."""
+        t = self.x.type
+        folded = [self.rows, *(i in self.axes for i in range(t.rank))]
+        loops, run = 1, None
+        for size, is_folded in reversed(list(zip(maps.sizes_of(t), folded, strict=True))):
+            if size > 1:
+                run = is_folded if run is None else run
+                loops *= size if loops > 1 or is_folded != run else 1
+        flops, kind = (("fold", self.flops()),), "fold" if self.ufunc == "add" else "best"
+        return Work(flops, (), self.bytes(), loops=((kind, loops),), calls=(("fold", 1),), is_double=self.x.is_double)
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         lead = 0 if self.x.type.rows == UNIT else 1
@@ -104,6 +120,12 @@ class Argmax(Node):
 
     def flops(self) -> int:
         return size_of(self.x.type)
+
+    def work(self) -> Work:
+        return Work(
+            (("fold", self.flops()),), (), self.bytes(), loops=(("fold", size_of(self.type)),), calls=CALL,
+            is_double=self.x.is_double,
+        )  # fmt: skip
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         e.call(f"{inputs[0]}.argmax", "-1", out)
@@ -180,6 +202,10 @@ class Broadcast(Node):
 
     def vjp(self, g: Node) -> tuple[Node | None, ...]:
         return (sum_to(g, self.x.type),)
+
+    def work(self) -> Work:
+        loops = maps.inner_loops(self.type, [self.x])
+        return Work(streamed=self.bytes(), loops=(("loop", loops),), calls=(("stretched", 1),))
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         e.call("copyto", out, e.aligned(self.x, self.type.rank))

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from ...types import BIGINT, BOOLEAN, RowSet, Type, TypeProblem
 from ..node import Emitter, Node, operator
+from ..work import COMPILED, Access, Work
 from .leaf import Positions
 
 
@@ -43,6 +44,11 @@ class GroupSample(Node):
         """Only the members that are taken are read."""
         return self.index.nbytes + 2 * self.nbytes
 
+    def work(self) -> Work:
+        """A random number and a look-up for each slot."""
+        members = Access(self.rows.rows or 1, BIGINT.bytes, self.groups.nbytes)
+        return Work(streamed=self.index.nbytes + self.nbytes, scattered=(members, members), calls=COMPILED)
+
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         groups = _grouping(self.groups)
         members = e.once(f"group_rows({inputs[1]}, {e.rows(groups.over)})")
@@ -67,6 +73,10 @@ class SampleThere(Node):
         """The sizes of the batch's groups are read."""
         return 2 * self.index.nbytes + self.nbytes
 
+    def work(self) -> Work:
+        sizes = Access(self.index.type.rows.rows or 1, BIGINT.bytes, self.groups.nbytes)
+        return Work(streamed=self.bytes(), gathered=(sizes,), calls=COMPILED)
+
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         groups = _grouping(self.groups)
         members = e.once(f"group_rows({inputs[1]}, {e.rows(groups.over)})")
@@ -84,6 +94,9 @@ class SampleSlot(Node):
 
     def infer(self) -> Type:
         return Type(self.rows, BIGINT)
+
+    def work(self) -> Work:
+        return Work(streamed=self.bytes(), calls=COMPILED)
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         e.call("sample_slots", self.count, out)

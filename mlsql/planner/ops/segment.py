@@ -10,9 +10,11 @@ from typing import ClassVar
 
 from ...types import UNIT, Dim, RowSet, Type, TypeProblem, common_rows, promote
 from ..node import Emitter, Node, operator, size_of
+from ..work import COMPILED, Access, Work
 from . import map as maps
 from . import reduce as reduces
 from . import take as takes
+from .leaf import Positions
 
 
 class GroupBy(Node):
@@ -44,6 +46,15 @@ class Segmented(GroupBy):
 
     def flops(self) -> int:
         return size_of(self.x.type.with_(rows=common_rows(self.x.type.rows, self.index.type.rows)))
+
+    def work(self) -> Work:
+        """Every row is added to its group's, wherever that lies."""
+        rows, groups = common_rows(self.x.type.rows, self.index.type.rows).rows or 1, entries(self)
+        row_bytes = self.nbytes // groups
+        return Work(
+            (("group", self.flops()),), streamed=self.bytes(), scattered=(Access(rows, row_bytes, self.nbytes),),
+            loops=(("group", groups),), calls=COMPILED, is_double=self.is_double,
+        )  # fmt: skip
 
 
 @operator
@@ -168,6 +179,16 @@ class GroupJoin(GroupBy):
         positions = sum(n.nbytes for n in self.inputs[1:])
         return positions + self.joined_size() * self.x.type.element.bytes + self.nbytes
 
+    def work(self) -> Work:
+        """Every joined row reads its entry, wherever that lies, and adds it to its group's, which are in order."""
+        read, weight = takes.reads(self.x, self.source), self.weight
+        weights = () if weight is None else (Access(read.rows, weight.type.element.bytes, weight.nbytes),)
+        return Work(
+            (("group", self.flops()),), streamed=sum(n.nbytes for n in self.inputs[1:]) + self.nbytes,
+            gathered=(read, *weights), scattered=(Access(read.rows, read.row_bytes, 0),),
+            loops=(("group", entries(self)),), calls=COMPILED, is_double=self.is_double,
+        )  # fmt: skip
+
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         x, source, group, weight = (*inputs, "None")[:4]
         if e.is_fixed(self.source) and e.is_fixed(self.group):
@@ -211,8 +232,20 @@ class PairDot(Node):
 
     def bytes(self) -> int:
         """Every row reads an entry of each table."""
-        entries = takes.Take(self.x, self.i).nbytes + takes.Take(self.y, self.j).nbytes
-        return entries + self.i.nbytes + self.j.nbytes + self.nbytes
+        read = takes.Take(self.x, self.i).nbytes + takes.Take(self.y, self.j).nbytes
+        return read + self.i.nbytes + self.j.nbytes + self.nbytes
+
+    def work(self) -> Work:
+        """By positions that stay, the joined rows are in the order of ``j``: those of y are read one after another."""
+        streamed = self.i.nbytes + self.j.nbytes + self.nbytes
+        first, second = takes.reads(self.x, self.i), takes.reads(self.y, self.j)
+        in_order = isinstance(self.i, Positions) and isinstance(self.j, Positions)
+        return Work(
+            (("group", self.flops()),), streamed=streamed + (second.bytes if in_order else 0),
+            gathered=(first,) if in_order else (first, second),
+            scattered=(Access(first.rows, self.type.element.bytes, self.nbytes),) if in_order else (),
+            calls=COMPILED, is_double=self.is_double,
+        )  # fmt: skip
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         x, i, y, j = inputs
@@ -220,6 +253,12 @@ class PairDot(Node):
             e.call("joined_dots", x, joined(e, self.x, i, j, table_size(e, self.y)), y, out)
         else:
             e.call("pair_dots", x, i, y, j, out)
+
+
+def entries(node: GroupBy) -> int:
+    """The number of groups, an unknown one counted as 1."""
+    size = node.rows.rows if node.rows != UNIT else node.size
+    return size if isinstance(size, int) and size else 1
 
 
 def table_size(e: Emitter, x: Node) -> str:

@@ -18,6 +18,7 @@ from ...types import (
     total,
 )
 from ..node import Emitter, Node, operator
+from ..work import CALL, NOTHING, Access, Work
 from . import reduce as reduces
 
 
@@ -39,12 +40,18 @@ class Reshape(Node):
     def vjp(self, g: Node) -> tuple[Node | None, ...]:
         return (Reshape(g, self.x.type.shape),)
 
+    def counts(self) -> bool:
+        return self.x.is_number
+
     def seen(self, e: Emitter) -> str:
         return f".reshape({e.shape(self.type)})"
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         """A copy, for an input whose numbers do not lie in row-major order."""
         e.call("copyto", e.view(out, f".reshape({e.shape(self.x.type)})"), inputs[0])
+
+    def work(self) -> Work:
+        return NOTHING if is_contiguous(self.x) else copied(self)
 
 
 @operator
@@ -72,6 +79,9 @@ class Regroup(Node):
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         """A copy, for an input whose numbers do not lie in row-major order."""
         e.call("copyto", e.view(out, f".reshape({e.shape(self.x.type)})"), inputs[0])
+
+    def work(self) -> Work:
+        return NOTHING if is_contiguous(self.x) else copied(self)
 
 
 def regroup(x: Node, rows: RowSet, target: Shape) -> Node:
@@ -150,6 +160,9 @@ class Pad(Node):
     def vjp(self, g: Node) -> tuple[Node | None, ...]:
         return (Slice(g, self.axis, self.start, self.start + int_size(self.x, self.axis)),)
 
+    def work(self) -> Work:
+        return Work(streamed=self.bytes(), calls=(("call", 3),))
+
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         e.call("fill", "0", out)
         stop = self.start + int_size(self.x, self.axis)
@@ -196,6 +209,15 @@ class Concat(Node):
             for p, (start, stop) in zip(self.parts, self.offsets(), strict=True)
         )
 
+    def work(self) -> Work:
+        """A part of a flat concatenation that is computed for it is computed in its place; any other is copied."""
+        if self.type.rows == UNIT:
+            copies = [p for p in self.parts if not (self.axis == 0 and is_contiguous(p) and is_computed(p))]
+            return Work(streamed=2 * sum(p.nbytes for p in copies), calls=(("call", len(copies)),))
+        rows = self.type.rows.rows or 1
+        pieces = tuple(Access(rows, p.nbytes // (p.type.rows.rows or 1), 0) for p in self.parts)
+        return Work(streamed=self.bytes(), gathered=pieces, calls=(("call", 2 + 2 * len(self.parts)),))
+
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         """Copies the parts into place, a block of rows at a time; a part that was computed in place is left alone."""
         parts = [
@@ -209,6 +231,27 @@ class Concat(Node):
                 e.call("copyto", seen, part)
         elif parts:
             e.call("place_parts", f"[{', '.join(p for _, p in parts)}]", f"[{', '.join(windows)}]")
+
+
+def is_contiguous(node: Node) -> bool:
+    """Whether the node's numbers lie in row-major order without gaps."""
+    if isinstance(node, Transpose):
+        return False
+    if isinstance(node, Slice):
+        return node.type.rows == UNIT and node.axis == 0 and is_contiguous(node.x)
+    return is_contiguous(node.inputs[0]) if node.is_view else True
+
+
+def is_computed(node: Node) -> bool:
+    """Whether a kernel fills the array that the node looks into, and not a concatenation of other parts."""
+    while node.is_view:
+        node = node.inputs[0]
+    return bool(node.inputs) and not isinstance(node, Concat)
+
+
+def copied(node: Node) -> Work:
+    """One copy of an input's numbers to the output."""
+    return Work(streamed=node.nbytes + node.inputs[0].nbytes, calls=CALL)
 
 
 def window(e: Emitter, node: Node, axis: int, start: int, stop: int) -> str:

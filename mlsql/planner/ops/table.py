@@ -10,10 +10,11 @@ from typing import ClassVar
 
 from ...types import INTEGER, UNIT, Dim, Type, TypeProblem, common_rows, promote
 from ..node import Emitter, Node, operator, size_of
+from ..work import Access, Work
 from . import map as maps
 from .leaf import Constant
 from .reduce import broadcast, sum_to
-from .take import Take
+from .take import Take, reads
 
 
 def check_rows(base: Type, x: Type, index: Type) -> None:
@@ -67,11 +68,25 @@ class ScatterAdd(Node):
         """Only the rows that the indexes name are touched: they are read and written."""
         return sum(3 * x.nbytes + index.nbytes + scale.nbytes for x, index, scale in self.parts())
 
+    def work(self) -> Work:
+        streamed = sum(x.nbytes + index.nbytes + scale.nbytes for x, index, scale in self.parts())
+        return written(self, streamed)
+
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         e.copy(inputs[0], out)
         count = len(self.x)
         for i in range(1, count + 1):
             e.call("add_scaled_rows", inputs[i], inputs[i + count], inputs[i + 2 * count], out)
+
+
+def written(node: ScatterAdd | Put, streamed: int) -> Work:
+    """The rows of a table that several indexes name, written wherever they lie: a step has read them just before."""
+    read = [reads(node.base, index) for index in node.index]
+    rows = tuple(Access(a.rows, a.row_bytes, min(a.bytes, a.table_bytes)) for a in read)
+    return Work(
+        (("group", node.flops()),), streamed=streamed, scattered=rows, calls=(("compiled", len(node.x)),),
+        is_double=node.is_double,
+    )  # fmt: skip
 
 
 @operator
@@ -100,6 +115,9 @@ class Put(Node):
     def bytes(self) -> int:
         """Only the rows that the indexes name are written."""
         return sum(2 * x.nbytes + index.nbytes for x, index in zip(self.x, self.index, strict=True))
+
+    def work(self) -> Work:
+        return written(self, sum(n.nbytes for n in (*self.x, *self.index)))
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         e.copy(inputs[0], out)
@@ -142,6 +160,18 @@ class KeySum(Node):
         """x is read once and its sums are read and written; the scratch array is touched for every key twice."""
         keys = (self.by, *self.index)
         return sum(3 * x.nbytes for x in self.x) + 2 * self.nbytes + sum(2 * k.nbytes for k in keys)
+
+    def work(self) -> Work:
+        """A look at the scratch array of keys for every row, three times, and the sums between them."""
+        keys = (self.by, *self.index, self.by)
+        scratch = self.size * INTEGER.bytes if isinstance(self.size, int) else INTEGER.bytes
+        looks = tuple(Access(size_of(k.type), INTEGER.bytes, scratch) for k in keys)
+        row_bytes = self.nbytes // size_of(self.by.type)
+        sums = tuple(Access(size_of(k.type), row_bytes, self.nbytes) for k in self.index)
+        return Work(
+            (("group", self.flops()),), streamed=sum(n.nbytes for n in (*self.x, *keys)) + 2 * self.nbytes,
+            scattered=(*looks, *sums), calls=(("compiled", 2 + len(self.x)),), is_double=self.is_double,
+        )  # fmt: skip
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         count = len(self.x)

@@ -8,9 +8,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ...types import UNIT, Dim, Type, TypeProblem, common_rows, promote
-from ..node import Emitter, Node, operator
+from ..node import Emitter, Node, operator, size_of
+from ..work import CALL, Access, Work
 from . import reduce as reduces
 from . import segment as segments
+from .leaf import Index
 
 
 def check_index(index: Node) -> None:
@@ -26,6 +28,18 @@ def taken(x: Node, index: Node) -> Type:
     if t.rows == UNIT and not t.shape:
         raise TypeProblem("there are no rows to take")
     return Type(index.type.rows, t.element, t.shape[1:] if t.rows == UNIT else t.shape)
+
+
+def reads(x: Node, index: Node) -> Access:
+    """The rows of x that an index picks, as memory sees them."""
+    t = taken(x, index)
+    row_bytes = size_of(t.with_(rows=UNIT)) * t.element.bytes
+    return Access(t.rows.rows or 1, row_bytes, x.nbytes, is_of_batch(index))
+
+
+def is_of_batch(index: Node) -> bool:
+    """Whether an index comes from the rows of a batch, so that every step has another."""
+    return isinstance(index, Index) or any(is_of_batch(n) for n in index.inputs)
 
 
 @operator
@@ -48,6 +62,9 @@ class Take(Node):
     def bytes(self) -> int:
         """Only the rows that are taken are read."""
         return self.index.nbytes + 2 * self.nbytes
+
+    def work(self) -> Work:
+        return Work(streamed=self.index.nbytes + self.nbytes, gathered=(reads(self.x, self.index),), calls=CALL)
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         # "clip" lets NumPy write into the output directly; indexes are checked when they are made
@@ -77,6 +94,14 @@ class Pick(Node):
         if self.x.type.rows == UNIT and self.index.type.rows != UNIT:
             return segments.Segment(g, self.index, UNIT, size), None
         return Place(g, self.index, size), None
+
+    def work(self) -> Work:
+        """Out of a table that all rows share it is a Take; out of each row, NumPy's indexing by two arrays."""
+        element, size = self.x.type.element.bytes, size_of(self.type)
+        own = self.x.type.rows != UNIT
+        access = Access(size, element, 0 if own else self.x.nbytes)
+        streamed = self.index.nbytes + self.nbytes
+        return Work(streamed=streamed, gathered=(access,) * (4 if own else 1), calls=(("call", 4 if own else 1),))
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         if self.x.type.rows == UNIT:
@@ -114,6 +139,12 @@ class Place(Node):
 
     def flops(self) -> int:
         return 0 if self.base is None else self.type.rows.rows or 1
+
+    def work(self) -> Work:
+        """The zeros or the base, the places, and an assignment by an index, which reads a base first."""
+        access, times = Access(self.type.rows.rows or 1, self.type.element.bytes, 0), 3 if self.base is None else 6
+        streamed = self.nbytes * (1 if self.base is None else 2) + self.index.nbytes
+        return Work((("add", self.flops()),), streamed=streamed, gathered=(access,) * times, calls=(("call", 6),))
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         if self.base is None:

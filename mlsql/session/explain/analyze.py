@@ -43,13 +43,13 @@ def analyze_train(session: Session, statement: Train, options: Options) -> PlanV
 def trained_view(session: Session, statement: Train, prepared: Prepared, options: Options, *, keep: bool) -> PlanView:
     """Run a prepared training and show what each operator took; with ``keep`` the result becomes a version."""
     with contextlib.suppress(Diverged):  # if the first step does, the run itself tells
-        trainer_of(prepared).run(Limits(steps=1))
+        trainer_of(session, prepared).run(Limits(steps=1))
     clock = Clock()
     if keep:
         outcome = run(session, statement, prepared, clock)
         stored(session, statement, prepared, outcome)
     else:
-        outcome = trainer_of(prepared, clock=clock).run(prepared.settings.limits)
+        outcome = trainer_of(session, prepared, clock=clock).run(prepared.settings.limits)
     measured = clock.measured()
     view = train_view(statement, prepared.model, prepared.settings, prepared.planned, measured)
     history = train_history(prepared.model, prepared.planned, lambda without: prepared.plan(without=without))
@@ -87,15 +87,15 @@ def measured_views(
         rows = session.storage.rows(f"EXPLAIN ANALYZE {text}", values)
         seconds = time.perf_counter() - start
     lines = tuple(line for row in rows for line in str(row[-1]).rstrip().split("\n"))
-    views = clock_views(clock, seconds)
+    views = clock_views(clock, seconds, session.machine())
     if isinstance(statement, SelectSql):  # the plan of EVALUATE is that of its metrics
         views[-1] = replace(views[-1], below=(Lines("DuckDB's plan, in which each model is a function", lines),))
     return views, seconds
 
 
-def clock_views(clock: Clock, seconds: float) -> list[PlanView]:
+def clock_views(clock: Clock, seconds: float, machine: Machine) -> list[PlanView]:
     """A view a plan that ran, each operator with what was measured of it."""
-    machine, measured = Machine(), clock.measured()
+    measured = clock.measured()
     views = []
     for title, plan in clock.plans:
         described = Described(plan.names, machine, measured=measured)

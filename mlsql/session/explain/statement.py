@@ -81,15 +81,14 @@ def forward_rows(
             code = forward_program(m, plan)[0].source.rstrip().split("\n")
             lines += [m.title, *(code if options.side == "CODE" else [memory_line(m, plan)])]
         return lines_rows(session, lines)
-    views = [model_view(m, options) for m in models]
+    views = [model_view(m, options, session.machine()) for m in models]
     if isinstance(statement.statement, SelectSql):
         views[-1] = replace(views[-1], below=(*views[-1].below, duckdb_lines(session, statement.statement)))
     return views
 
 
-def model_view(applied: Applied, options: Options) -> PlanView:
+def model_view(applied: Applied, options: Options, machine: Machine) -> PlanView:
     """The view of one model that predicts."""
-    machine = Machine()
     optimized = applied.optimized(options.without)
     view = forward_view(applied, optimized, machine)
     if options.without:

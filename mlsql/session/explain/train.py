@@ -82,7 +82,7 @@ def planning(session: Session, statement: Train) -> Planning:
     def plan(without: Collection[str]) -> Planned:
         return plan_training(
             model, settings, rows_there, count, subset=count != rows_there, known=known, group_sizes=sizes_of_groups,
-            without=without,
+            without=without, **session.planning(),
         )  # fmt: skip
 
     return Planning(model, settings, plan)
@@ -97,7 +97,9 @@ def planning_relations(session: Session, statement: Train, definition: CreateMod
     count = rows if kept is None else len(kept)
 
     def plan(without: Collection[str]) -> Planned:
-        return plan_training(model, settings, rows, count, subset=kept is not None, without=without)
+        return plan_training(
+            model, settings, rows, count, subset=kept is not None, without=without, **session.planning()
+        )
 
     return Planning(model, settings, plan)
 

@@ -1,0 +1,89 @@
+"""The machine that estimates are made for, and CALIBRATE, which measures it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from ..executor import measured
+from ..executor.catalog import Catalog, now
+from ..executor.device import identity
+from ..executor.measured import Measured
+from ..executor.results import Rows
+from ..optimizer.machine import Machine
+from ..parser.statements import Calibrate
+from .core import Session, runs
+
+if TYPE_CHECKING:
+    from ..executor.device import Identity
+
+DEFAULT, MEASURED = "default", "measured"
+CHOICES = (DEFAULT, MEASURED)
+VARIABLE = "MLSQL_MACHINE"  # of the environment: what sessions begin with
+
+_of_this_process: dict[Identity, Measured] = {}
+
+
+def first_choice() -> str:
+    """What a new session uses: the measured machine, unless the environment says otherwise."""
+    return DEFAULT if os.environ.get(VARIABLE, "").lower() == DEFAULT else MEASURED
+
+
+def find_machine(catalog: Catalog) -> Machine:
+    """The machine as this database knows it; else as this process or the user's cache does; else measured quickly.
+
+    What was measured quickly is kept with the database if that is a file which may be written, outside of any
+    transaction of the caller's.
+    """
+    here = identity()
+    known = catalog.machine(here)
+    if known is None:
+        known = _of_this_process.get(here) or measured.load(here) or measure(here, thorough=False)
+        _of_this_process[here] = known
+        machine = of(here, known)
+        if may_keep(catalog):
+            catalog.save_machine(here, known[1], rate_rows(machine))
+        return machine
+    return of(here, known)
+
+
+def may_keep(catalog: Catalog) -> bool:
+    """Whether rates can be kept in the database without a change that the caller would not expect."""
+    storage = catalog.storage
+    is_file = not storage.read_only and storage.path != ":memory:" and bool(storage.path)
+    return is_file and catalog.has_table("machine") and not storage.in_transaction
+
+
+def measure(here: Identity, *, thorough: bool) -> Measured:
+    """Measure this machine; the user's cache keeps what came out."""
+    from ..executor.calibrate import calibrate
+
+    found = calibrate(thorough=thorough), str(now().replace(microsecond=0))
+    measured.save(here, found)
+    return found
+
+
+def of(here: Identity, known: Measured) -> Machine:
+    """The machine that has these rates."""
+    rates, measured_at = known
+    return Machine.measured(rates, here.processor, here.cores, here.numpy, measured_at)
+
+
+def rate_rows(machine: Machine) -> pa.Table:
+    """A row a rate."""
+    columns = zip(*machine.rates(), strict=True)
+    return pa.table(dict(zip(("name", "value", "unit", "description"), map(list, columns), strict=True)))
+
+
+@runs(Calibrate)
+def run_calibrate(session: Session, statement: Calibrate) -> Rows:
+    """Measure this machine and use the rates from now on; a row a rate."""
+    here = identity()
+    known = _of_this_process[here] = measure(here, thorough=True)
+    rows = rate_rows(of(here, known))
+    if session.catalog.has_table("machine") and not session.storage.read_only:
+        session.catalog.save_machine(here, known[1], rows)
+    session.forget_machine()
+    return session.storage.table_rows(rows)
