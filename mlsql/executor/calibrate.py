@@ -268,11 +268,11 @@ def row_seconds(bench: Bench, flat: Array, width: int, call: float, run: Run, st
         return net(bench(lambda: run(table, index, rows)), call) / ROWS
     seconds = []
     for _ in range(8):
-        index = rng.integers(0, len(table), ROWS)
         if state == READ:
             table.max()
         elif len(flat) < len(bench.far):
             bench.far[len(bench.far) // 2 :].max()  # drives the table out of the cache
+        index, rows[:] = rng.integers(0, len(table), ROWS), 1
         seconds.append(once(functools.partial(run, table, index, rows), 1))
     return net(min(seconds), call) / ROWS
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..errors import Error
 from ..planner.model import DataColumn
 from ..planner.node import Node
 from ..planner.ops import Parameter
@@ -106,3 +107,15 @@ class Predictor:
         kept = self(*(c.filter(pa.array(whole)) for c in columns))
         place = pa.array(np.where(whole, np.cumsum(whole) - 1, 0), mask=~whole)
         return {name: values.take(place) for name, values in kept.items()}
+
+
+class LenientPredictor(Predictor):
+    """A Predictor that gives NULL where a row cannot be predicted: who reads it predicts such rows once more."""
+
+    def __call__(self, *columns: pa.Array | pa.ChunkedArray) -> dict[str, pa.Array]:
+        try:
+            return super().__call__(*columns)
+        except Error:
+            rows = len(columns[0])
+            parts = [to_arrow(np.zeros((0, *t.shape)), t, 0, self.classes.get(n)).type for n, t in self.named()]
+            return {n: pa.nulls(rows, part) for n, part in zip(self.names, parts, strict=True)}

@@ -9,9 +9,23 @@ from typing import Any
 import numpy as np
 
 from ..planner.node import Node, depends_on, over_rows, substitute, walk
-from ..planner.ops import Column, Count, Counter, Index, Max, Min, Parameter, Positions, State, Sum, constant
+from ..planner.ops import (
+    Column,
+    Contraction,
+    Count,
+    Counter,
+    Index,
+    Max,
+    Min,
+    Parameter,
+    Positions,
+    Segment,
+    State,
+    Sum,
+    constant,
+)
 from ..planner.plan import Plan
-from ..types import RowSet
+from ..types import UNIT, RowSet
 from .clock import Clock
 from .codegen import Program, generate
 from .device import Array, namespace
@@ -74,22 +88,22 @@ def resized(outputs: Sequence[Node], rows: RowSet, count: int) -> tuple[list[Nod
 class Folding:
     """Evaluates single numbers over many rows, a chunk at a time, so that memory does not grow with the rows.
 
-    The folds over rows (SUM, MIN, MAX) are computed chunk by chunk and combined; what stands above them is computed
-    once. A fold that reads another fold needs all rows at once and is given them.
+    What folds rows (SUM, MIN, MAX, sums of products) is computed chunk by chunk and combined; what stands above is
+    computed once. A fold that reads another fold needs all rows at once and is given them.
     """
 
-    COMBINE = ((Sum, np.add), (Max, np.maximum), (Min, np.minimum))
+    COMBINE = ((Sum, np.add), (Contraction, np.add), (Segment, np.add), (Max, np.maximum), (Min, np.minimum))
 
     def __init__(self, plan: Plan, rows: RowSet, chunk: int = CHUNK_ROWS) -> None:
         nodes = list(plan.outputs.values())
-        folds = [n for n in walk(nodes) if isinstance(n, (Sum, Max, Min)) and n.rows and n.x.type.rows == rows]
+        folds = [n for n in walk(nodes) if n.type.rows == UNIT and any(i.type.rows == rows for i in n.inputs)]
         nested = any(f in depends_on([f], [other]) for f in folds for other in folds if other is not f)
         total = rows.rows or 0
         self.chunk = total if nested else min(chunk, total)
         self.total, self.rows = total, rows
         results = [State(f"fold_{i}", f.type.element, f.type.shape) for i, f in enumerate(folds)]
         self.folded: dict[Node, Node] = dict(zip(folds, results, strict=True))
-        chunked = [f.with_inputs(part) for f, part in self._parts(folds)]
+        chunked = self.chunked(folds)
         self.columns = {n.name: n for n in leaves(chunked) if isinstance(n, Column)}
         self.part = next(iter(self.columns.values())).rows if self.columns else rows
         self.per_chunk = executable(chunked, varying=leaves(chunked))
@@ -98,11 +112,11 @@ class Folding:
         self.names = list(plan.outputs)
         self.combine = [next(f for kind, f in self.COMBINE if isinstance(n, kind)) for n in folds]
 
-    def _parts(self, folds: Sequence[Node]) -> list[tuple[Node, list[Node]]]:
-        # a count that a row reads is that of all rows, not of the chunk
-        inputs = substitute([f.inputs[0] for f in folds], {Count(self.rows): constant(self.total)})
-        part, _ = resized(inputs, self.rows, self.chunk)
-        return [(f, [x]) for f, x in zip(folds, part, strict=True)]
+    def chunked(self, folds: Sequence[Node]) -> list[Node]:
+        """The folds of a chunk of rows. A count that a row reads is that of all rows, not of the chunk."""
+        whole = substitute(folds, {Count(self.rows): constant(self.total)})
+        part, _ = resized(whole, self.rows, self.chunk)
+        return part
 
     def __call__(self, columns: Mapping[str, Array], constants: Mapping[Node, Array]) -> dict[str, float]:
         """The outputs, given the full columns by name and the parameters or states by node."""

@@ -9,7 +9,7 @@ from typing import Any
 from ..executor.check import difference, differences
 from ..optimizer.cost import Machine, seconds
 from ..optimizer.frequency import SINGLE, Runs, frequencies
-from ..optimizer.rule import ALWAYS_ON, RULES, Alternative, Step
+from ..optimizer.rule import ALWAYS_ON, RULES, Alternative, QueryStep, Step
 from ..optimizer.stages import run_stage
 from ..planner.node import Node, walk
 from ..planner.plan import Plan
@@ -54,6 +54,14 @@ def step_view(
         why=s.rule.why,
         difference=None if s.after is None else largest_difference(s.before, s.after),
     )
+
+
+def query_step_views(steps: Iterable[QueryStep]) -> list[StepView]:
+    """A view a rewriting of a query, whose before and after are SQL."""
+    return [
+        StepView(i, s.stage, s.rule.name, s.rule.law, s.before, s.after, s.cost_before, s.cost_after, s.rule.why, None)
+        for i, s in enumerate(steps, 1)
+    ]
 
 
 def alternative_views(alternatives: Iterable[Alternative], names: Mapping[Node, str]) -> tuple[AlternativeView, ...]:

@@ -13,13 +13,14 @@ from ..planner.node import Node
 
 NEAR_TABLE = float(1 << 18)
 DOUBLE = "_double"  # ends the name of a rate for numbers of 64 bits
-PLAIN = {"logical_and": 2e10, "logical_not": 2.5e10, "logical_or": 2e10}
+COMPARED = ("abs", "equal", "greater", "greater_equal", "less", "less_equal", "negative", "not_equal")
+PLAIN = dict.fromkeys(COMPARED, 1.3e10) | {"logical_and": 5e10, "logical_not": 6e10, "logical_or": 5e10}
 SLOW = {
-    "cos": 1.8e9, "erf": 1.2e8, "exp": 2e9, "log": 2.5e9, "log1p": 1.3e9, "power": 1.4e9, "sign": 2.3e9, "sin": 1.8e9,
+    "cos": 1.8e9, "erf": 1.2e8, "exp": 2e9, "log": 2.5e9, "log1p": 2e9, "power": 1.4e9, "sign": 2.3e9, "sin": 1.8e9,
     "sqrt": 2.7e9, "tanh": 2.6e9, "where": 5e8,
 }  # fmt: skip
 SLOW_DOUBLE = {
-    "cos": 1.2e8, "erf": 1.2e8, "exp": 1.2e9, "log": 5e8, "log1p": 9e8, "power": 4e8, "sign": 1.7e9, "sin": 1.2e8,
+    "cos": 1.2e8, "erf": 1.2e8, "exp": 1.2e9, "log": 1.3e9, "log1p": 9e8, "power": 4e8, "sign": 1.7e9, "sin": 1.2e8,
     "sqrt": 8e8, "tanh": 6e8, "where": 5e8,
 }  # fmt: skip
 NAMES = sorted({*scalar.OPERATORS.values(), *scalar.FUNCTIONS})
@@ -28,7 +29,7 @@ NAMES = sorted({*scalar.OPERATORS.values(), *scalar.FUNCTIONS})
 def function_defaults() -> tuple[tuple[str, float], ...]:
     """Numbers a second of every scalar function in 32 and in 64 bits, arrays in the cache."""
     single = {name: SLOW.get(name, PLAIN.get(name, 8e9)) for name in NAMES}
-    double = {name + DOUBLE: SLOW_DOUBLE.get(name, PLAIN.get(name, 4e9)) for name in NAMES}
+    double = {name + DOUBLE: SLOW_DOUBLE.get(name, PLAIN.get(name, 8e9) / 2) for name in NAMES}
     return tuple((single | double).items())
 
 
@@ -58,55 +59,55 @@ class Machine:
 
     call: float = rate(3.5e-7, "s", "a call of an elementwise function", telling=True)
     number_call: float = rate(6e-7, "s", "a call of an elementwise function with a plain number")
-    stretched_call: float = rate(7e-7, "s", "a call of an elementwise function that stretches or converts an operand")
+    stretched_call: float = rate(9e-7, "s", "a call of an elementwise function that stretches or converts an operand")
     fold_call: float = rate(1.5e-6, "s", "a call of a reduction")
     product_call: float = rate(9e-7, "s", "a call of a matrix product")
     einsum_call: float = rate(1.4e-5, "s", "a call of einsum")
     compiled_call: float = rate(2e-6, "s", "a call of a compiled loop")
-    number: float = rate(5e-8, "s", "an operation on plain numbers")
+    number: float = rate(1e-8, "s", "an operation on plain numbers")
     number_function: float = rate(9e-7, "s", "a function of plain numbers")
-    step: float = rate(3e-6, "s", "a step of the training loop besides its kernels")
-    chunk: float = rate(5e-6, "s", "a chunk of rows that a prediction computes, besides its kernels")
-    bind: float = rate(1.5e-6, "s", "an array that a chunk of a prediction lays out")
+    step: float = rate(1e-6, "s", "a step of the training loop besides its kernels")
+    chunk: float = rate(1e-6, "s", "a chunk of rows that a prediction computes, besides its kernels")
+    bind: float = rate(4e-6, "s", "an array that a chunk of a prediction lays out")
     loop: float = rate(4.5e-9, "s", "an inner loop of an elementwise function over stretched operands")
     fold_loop: float = rate(1.7e-8, "s", "an inner loop of a sum")
     best_loop: float = rate(4.3e-8, "s", "an inner loop of a maximum")
-    stack_item: float = rate(5e-8, "s", "a product in a stack of matrix products")
+    stack_item: float = rate(3e-8, "s", "a product in a stack of matrix products")
     fold: float = rate(7e9, "numbers/s", "a sum of a vector")
     cast: float = rate(7e9, "numbers/s", "conversion of an operand to another element type")
-    gemm_small: float = rate(8e10, "flops/s", "a product of 32x32 matrices")
-    gemm_medium: float = rate(8e10, "flops/s", "a product of 128x128 matrices")
+    gemm_small: float = rate(1e11, "flops/s", "a product of 32x32 matrices")
+    gemm_medium: float = rate(1e11, "flops/s", "a product of 128x128 matrices")
     gemm: float = rate(1.6e11, "flops/s", "a product of 512x512 matrices", telling=True)
     gemm_double: float = rate(8e10, "flops/s", "a product of 512x512 matrices of 64 bits")
     pack: float = rate(2.5e10, "bytes/s", "operands and result of a matrix product, besides its flops")
     gemv: float = rate(8e10, "bytes/s", "a matrix times a vector, in the cache")
     far_gemv: float = rate(4e10, "bytes/s", "a matrix times a vector, out of memory")
     outer: float = rate(1e9, "numbers/s", "an outer product of two vectors")
-    einsum: float = rate(6e9, "flops/s", "a sum of products that is no matrix product")
+    einsum: float = rate(1.2e10, "flops/s", "a sum of products that is no matrix product")
     cache: float = rate(3.2e7, "bytes", "the last level of cache")
-    bandwidth: float = rate(3e10, "bytes/s", "memory read and written by one core", telling=True)
+    bandwidth: float = rate(3.5e10, "bytes/s", "memory read and written by one core", telling=True)
     cache_bandwidth: float = rate(9e10, "bytes/s", "cache read and written by one core", telling=True)
     gather_row: float = rate(7e-10, "s", "a row that is taken by an index, in the cache", telling=True)
     gather: float = rate(4.5e10, "bytes/s", "rows that are taken by an index, in the cache")
-    mid_gather_row: float = rate(6e-9, "s", "a row that is first taken from a table that the last cache could hold")
+    mid_gather_row: float = rate(7e-9, "s", "a row that is first taken from a table that the last cache could hold")
     mid_gather: float = rate(1e10, "bytes/s", "rows that are first taken from a table that the last cache could hold")
     again_gather_row: float = rate(2e-9, "s", "a row that is taken once more, out of the last level of cache")
-    again_gather: float = rate(2e10, "bytes/s", "rows that are taken once more, out of the last level of cache")
-    far_gather_row: float = rate(4e-9, "s", "a row that is taken by an index, out of memory")
+    again_gather: float = rate(3e10, "bytes/s", "rows that are taken once more, out of the last level of cache")
+    far_gather_row: float = rate(8e-9, "s", "a row that is taken by an index, out of memory")
     far_gather: float = rate(7e9, "bytes/s", "rows that are taken by an index, out of memory")
     scatter_row: float = rate(2e-9, "s", "a row that is added to by an index, in the cache")
     scatter: float = rate(3e10, "bytes/s", "rows that are added to by an index, in the cache")
-    mid_scatter_row: float = rate(4e-9, "s", "a row that is added to by an index, in the last level of cache")
-    mid_scatter: float = rate(1.5e10, "bytes/s", "rows that are added to by an index, in the last level of cache")
-    far_scatter_row: float = rate(1e-8, "s", "a row that is added to by an index, out of memory")
-    far_scatter: float = rate(6e9, "bytes/s", "rows that are added to by an index, out of memory")
+    mid_scatter_row: float = rate(6e-9, "s", "a row that is added to by an index, in the last level of cache")
+    mid_scatter: float = rate(3e10, "bytes/s", "rows that are added to by an index, in the last level of cache")
+    far_scatter_row: float = rate(2e-8, "s", "a row that is added to by an index, out of memory")
+    far_scatter: float = rate(1e10, "bytes/s", "rows that are added to by an index, out of memory")
     group_loop: float = rate(3e-9, "s", "a group of a GROUP BY")
-    scan: float = rate(1e8, "numbers/s", "a column read from DuckDB into an array")
-    join: float = rate(2e7, "rows/s", "rows joined by DuckDB")
-    group_by: float = rate(5e7, "rows/s", "rows grouped by DuckDB")
-    sql: float = rate(5e8, "operations/s", "arithmetic in DuckDB's SQL")
-    udf_row: float = rate(1.5e-7, "s", "a row passed to a function of ours by DuckDB, besides the function")
-    statement: float = rate(4e-4, "s", "a statement of DuckDB's")
+    scan: float = rate(3e8, "numbers/s", "a column read from DuckDB into an array")
+    join: float = rate(1.5e8, "rows/s", "rows joined by DuckDB")
+    group_by: float = rate(1e8, "rows/s", "rows grouped by DuckDB")
+    sql: float = rate(4e9, "operations/s", "arithmetic in DuckDB's SQL")
+    udf_row: float = rate(4e-8, "s", "a row passed to a function of ours by DuckDB, besides the function")
+    statement: float = rate(2e-4, "s", "a statement of DuckDB's")
     functions: tuple[tuple[str, float], ...] = field(default_factory=function_defaults)
     processor: str = ""
     cores: int = 2

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Any
 
 from ..planner.node import Node
 
@@ -73,6 +74,35 @@ def rule(
     return declare
 
 
+QUERY_RULES: dict[str, Rule] = {}
+"""Rules about queries that call PREDICT, in the order in which they are tried. Their before and after are SQL."""
+
+
+def query_rule(
+    *,
+    law: str,
+    before: str,
+    after: str,
+    when: str,
+    why: str,
+    databases: str,
+    learning: str,
+    example: str,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Declare the function below as the rewriting of a rule about queries that has its name.
+
+    It is asked about a query and yields the rewritings that it allows. The example is a script that ends in a query on
+    which the rule fires.
+    """
+
+    def declare(apply: Callable[..., Any]) -> Callable[..., Any]:
+        name = apply.__name__
+        QUERY_RULES[name] = Rule(name, "query", law, before, after, when, why, databases, learning, example, (), apply)
+        return apply
+
+    return declare
+
+
 @dataclass(frozen=True)
 class Step:
     """One rewriting that happened: which rule, and the node before and after (None: it is gone).
@@ -84,6 +114,18 @@ class Step:
     rule: Rule
     before: Node
     after: Node | None
+    cost_before: float | None = None
+    cost_after: float | None = None
+
+
+@dataclass(frozen=True)
+class QueryStep:
+    """One rewriting of a query: which rule, the SQL before and after, the estimated seconds of both."""
+
+    stage: str
+    rule: Rule
+    before: str
+    after: str
     cost_before: float | None = None
     cost_after: float | None = None
 

@@ -50,6 +50,7 @@ class Session:
         self.progress = progress
         self.null_prediction = False
         self.optimizer = True  # whether plans and queries are rewritten
+        self.scorings: dict[Any, Any] = {}  # plans made for single queries, by what they were made of
         self.machine_choice: str | None = None  # SET mlsql_machine; None: what the environment says
         self._machine: Machine | None = None
         self.notices: list[str] = []  # what the last statement wants its user to know

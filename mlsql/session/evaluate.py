@@ -20,7 +20,8 @@ from ..planner.ops import Column, Pick, Sigmoid, Softmax, Softplus
 from .core import Session, runs
 from .metrics import METRICS, PER_CLASS, RANKED, Metric
 from .per_group import check_columns, groups_of_version
-from .predict import (
+from .predict import without_predict
+from .query.functions import (
     class_type,
     function_name,
     leaf_arguments,
@@ -28,7 +29,6 @@ from .predict import (
     output_type,
     predictor,
     read_inputs,
-    without_predict,
 )
 from .relational_predict import evaluated_relations
 from .rows import one_row
@@ -166,7 +166,7 @@ def predictions_sql(
     if groups is not None:
         check_columns(session, groups, query)
         given = {c: quoted(c) for c in groups.columns} | given
-    inputs = leaf_arguments(scored, given, groups)
+    inputs = leaf_arguments(scored, scored.input_leaves, given, groups)
     actual = quoted(source.columns[task.target.name][0])
     return f"SELECT {actual} AS actual, {function}({inputs}) AS s FROM {query.text}", query.values
 
@@ -225,5 +225,7 @@ def scoring_function(
 
     name = function_name(session, "evaluate", statement.model, version)
     struct = f"STRUCT({', '.join(f'{n} {t}' for n, t in types.items())})"
-    session.storage.function(name, score, leaf_types(model, version, groups_of_version(session, version)), struct)
+    session.storage.function(
+        name, score, leaf_types(model.input_leaves, version, groups_of_version(session, version)), struct
+    )
     return quoted(name)

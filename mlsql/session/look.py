@@ -7,7 +7,7 @@ from typing import Any
 from ..errors import ProgrammingError, suggest
 from ..executor.results import Rows
 from ..explain.rulebook import before_and_after
-from ..optimizer.rule import RULES, TEXTS
+from ..optimizer.rule import QUERY_RULES, RULES, TEXTS
 from ..parser.statements import DescribeModel, ExplainRule, ShowLayers, ShowModels, ShowRules, ShowTraining
 from ..planner.binder import bind_model
 from ..planner.functions import FUNCTIONS
@@ -37,13 +37,16 @@ def show_training(session: Session, statement: ShowTraining) -> Rows:
 
 @runs(ExplainRule)
 def explain_rule(session: Session, statement: ExplainRule) -> Rows:
-    """What a rule of the optimizer does, when, why, and a model on which it fires."""
-    rule = RULES.get(str(statement.rule).lower())
+    """What a rule of the optimizer does, when, why, and an example on which it fires."""
+    rules = RULES | QUERY_RULES
+    rule = rules.get(str(statement.rule).lower())
     if rule is None:
-        hint = suggest(str(statement.rule), RULES) or "SHOW RULES lists them"
+        hint = suggest(str(statement.rule), rules) or "SHOW RULES lists them"
         raise ProgrammingError(f"there is no rule {statement.rule}", place=statement.rule.place, hint=hint)
-    before, after = before_and_after(rule) or ("", "")
-    parts = {**{name: getattr(rule, name) for name in TEXTS}, "example before": before, "example after": after}
+    parts = {name: getattr(rule, name) for name in TEXTS}
+    if rule.name in RULES:
+        before, after = before_and_after(rule) or ("", "")
+        parts |= {"example before": before, "example after": after}
     return table_rows(session, {"part": list(parts), "text": list(parts.values())})
 
 

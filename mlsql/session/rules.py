@@ -9,7 +9,7 @@ import re
 
 import pyarrow as pa
 
-from ..optimizer.rule import RULES, TEXTS
+from ..optimizer.rule import QUERY_RULES, RULES, TEXTS
 from .core import Session
 
 FIELDS = [name for name in TEXTS if name != "example"]
@@ -18,7 +18,7 @@ MENTIONED = re.compile(r'\bmlsql"?\s*\.\s*"?rules\b', re.IGNORECASE)
 
 def rules_table() -> pa.Table:
     """A row a rule."""
-    return pa.table({f: [getattr(r, f) for r in RULES.values()] for f in FIELDS})
+    return pa.table({f: [getattr(r, f) for r in (RULES | QUERY_RULES).values()] for f in FIELDS})
 
 
 def keep_rules(session: Session, text: str) -> None:

@@ -21,7 +21,7 @@ from ...optimizer.cost import Machine
 from ...parser.statements import CreateModel, Evaluate, Explain, SelectSql, Train
 from ..core import Session
 from ..evaluate import evaluation_sql
-from ..predict import rewritten
+from ..query.plan import rewritten
 from ..train import Prepared, prepare, run, stored, trainer_of
 from .history import noted, with_history, worth
 from .options import Options

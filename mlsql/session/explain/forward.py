@@ -22,7 +22,8 @@ from ...planner.plan import Plan
 from ...types import UNIT, RowSet
 from ..core import Session
 from ..create import with_declared_inputs
-from ..predict import ALL_OUTPUTS, asked_for, rewritten
+from ..query.functions import ALL_OUTPUTS
+from ..query.lowering import asked_for
 from .data import data_lines, keys_lines
 from .history import History
 
@@ -121,11 +122,12 @@ def forward_program(applied: Applied, plan: Plan) -> tuple[Program, str]:
 def memory_line(applied: Applied, plan: Plan) -> str:
     """The arena of a forward plan."""
     program, pace = forward_program(applied, plan)
-    return f"arena of {number(program.arena_bytes)} bytes for {pace}"
+    rows = pace if applied.model.skeleton is None else "a row of each row set"
+    return f"arena of {number(program.arena_bytes)} bytes for {rows}"
 
 
-def duckdb_lines(session: Session, statement: SelectSql) -> Lines:
-    """DuckDB's own EXPLAIN of the statement with the models as functions."""
-    rows = session.storage.rows(f"EXPLAIN {rewritten(session, statement)}", statement.values)
+def duckdb_lines(session: Session, statement: SelectSql, text: str) -> Lines:
+    """DuckDB's own EXPLAIN of the statement, given its text with the models as functions."""
+    rows = session.storage.rows(f"EXPLAIN {text}", statement.values)
     lines = [line for row in rows for line in str(row[-1]).rstrip().split("\n")]
     return Lines("DuckDB's plan, in which each model is a function", tuple(lines))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import Place, ProgrammingError, listed, suggest
-from ...optimizer.rule import ALWAYS_ON, RULES
+from ...optimizer.rule import ALWAYS_ON, QUERY_RULES, RULES
 from ...parser.explain import DUCKDB_OPTIONS, OPTIONS, SIDES
 from ...parser.statements import Explain, Option
 
@@ -105,10 +105,11 @@ def read_rules(option: Option | None) -> tuple[str, ...]:
 def known_rule(word: str, place: Place) -> str:
     """The rule of a name. Raises ProgrammingError if there is none, or if no plan can do without it."""
     name = word.lower()
-    if name not in RULES:
-        hint = suggest(name, RULES) or "SHOW RULES lists them"
+    rules = RULES | QUERY_RULES
+    if name not in rules:
+        hint = suggest(name, rules) or "SHOW RULES lists them"
         raise ProgrammingError(f"there is no rule {word}", place=place, hint=hint)
-    if RULES[name].stage in ALWAYS_ON:
-        reason = ALWAYS_ON[RULES[name].stage]
+    if rules[name].stage in ALWAYS_ON:
+        reason = ALWAYS_ON[rules[name].stage]
         raise ProgrammingError(f"the rule {name} cannot be left out: {reason}", place=place)
     return name

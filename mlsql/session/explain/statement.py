@@ -11,11 +11,19 @@ import pyarrow as pa
 from ...errors import NotSupportedError
 from ...executor.results import Rows
 from ...explain.formats import rendered
-from ...explain.steps import ALTERNATIVE_COLUMNS, FIGURES, STEP_COLUMNS, columns_of
+from ...explain.steps import (
+    ALTERNATIVE_COLUMNS,
+    FIGURES,
+    STEP_COLUMNS,
+    alternative_views,
+    columns_of,
+    query_step_views,
+)
 from ...explain.view import PlanView
 from ...optimizer.cost import Machine
 from ...parser.statements import Explain, SelectSql, Train
 from ..core import Session, runs
+from ..query.plan import query_plan
 from ..rows import lines_rows, table_rows
 from .analyze import analyze_forward, analyze_train
 from .forward import (
@@ -83,7 +91,12 @@ def forward_rows(
         return lines_rows(session, lines)
     views = [model_view(m, options, session.machine()) for m in models]
     if isinstance(statement.statement, SelectSql):
-        views[-1] = replace(views[-1], below=(*views[-1].below, duckdb_lines(session, statement.statement)))
+        text, steps, lost = query_plan(session, statement.statement, options.without)
+        below = (*views[-1].below, duckdb_lines(session, statement.statement, text))
+        views[-1] = replace(views[-1], below=below)
+        if options.format == "text":  # the graph of a page has no place for a text
+            alternatives = (*alternative_views(lost, {}), *views[0].alternatives)
+            views[0] = replace(views[0], steps=(*query_step_views(steps), *views[0].steps), alternatives=alternatives)
     return views
 
 
