@@ -1,15 +1,23 @@
-"""The order of products: like the order of joins, it changes the work and not the value."""
+"""The order of products, which like that of joins changes the work and not the value; and what can be done after a sum
+of products instead of before it."""
 
 from __future__ import annotations
 
+import math
+
 from ...planner.node import Node
-from ...planner.ops import Contract, contract
+from ...planner.ops import Contract, Multiply, Reshape, contract
 from ...planner.ops.contract import ROW
 from ...types import UNIT
 from ..frequency import is_learned
 from ..rule import rule
+from .algebra import number_and_rest
+from .letters import LETTERS, reshaped, without_ones
 
-LETTERS = "abcdefghijklmnopqstuvwxyz"  # "r" is the rows
+LOGISTIC = (
+    "CREATE MODEL m INPUT (x FLOAT[2]) TARGET (y BOOLEAN) AS SELECT LINEAR(x, 1) AS z "
+    "MINIMIZE AVG(BINARY_CROSS_ENTROPY(z, y))"
+)
 
 
 @rule(
@@ -68,3 +76,54 @@ def reassociated(
         return None
     new = contract(f"{there},{kept}->{out}", far, product)
     return new if new.type == node.type else None
+
+
+@rule(
+    Contract,
+    stage="explore",
+    law="axes of size 1 may be named or not",
+    before="contract(X, reshape(g)) over rows",
+    after="reshape(contract(X, g))",
+    when="the reshape adds or drops axes of size 1",
+    why="the contraction reads what is reshaped, and other laws see it",
+    databases="none: a projection that changes no value",
+    learning="squeeze",
+    example=LOGISTIC,
+)
+def contract_of_reshape(node: Node) -> Node | None:
+    assert isinstance(node, Contract)
+    if node.type.rows != UNIT or ROW not in node.spec:
+        return None
+    a, b, out = node.letters()
+    match node.x, node.y:
+        case Reshape(x, target), y if (named := without_ones(a, b, out, x, target)) is not None:
+            return reshaped(contract(f"{named[0]},{b}->{named[1]}", x, y), node)
+        case x, Reshape(y, target) if (named := without_ones(b, a, out, y, target)) is not None:
+            return reshaped(contract(f"{a},{named[0]}->{named[1]}", x, y), node)
+    return None
+
+
+@rule(
+    Contract,
+    stage="explore",
+    law="⟨x, c * a⟩ = c * ⟨x, a⟩ for one number c",
+    before="contract(X, c * g) over rows",
+    after="c * contract(X, g)",
+    when="c is the same for all rows, and the result is smaller than g",
+    why="the product is with the sum instead of with every row",
+    databases="constants move out of aggregates",
+    learning="scaling the gradient, not the activations",
+    example=LOGISTIC,
+)
+def contract_of_multiple(node: Node) -> Node | None:
+    assert isinstance(node, Contract)
+    if node.type.rows != UNIT or ROW not in node.spec:
+        return None
+    for position, operand in enumerate(node.inputs):
+        c, x = number_and_rest(operand)
+        if c is None or x.type != operand.type or operand.type.rows == UNIT:
+            continue
+        whole = node.with_inputs(x if i == position else n for i, n in enumerate(node.inputs))
+        if whole.type == node.type and (node.type.size or 1) < (x.type.rows.rows or math.inf):
+            return Multiply(Reshape(c, ()) if c.type.shape else c, whole)
+    return None

@@ -38,9 +38,9 @@ from ...planner.ops.contract import ROW
 from ...types import DOUBLE, UNIT
 from ..frequency import is_learned
 from ..rule import rule
-from .chains import LETTERS
 from .indexing import apart, split_product
 from .joins import ROW_WISE
+from .letters import LETTERS
 
 STAR = (
     "CREATE MODEL m INPUT flights (plane BIGINT, late FLOAT), planes (id BIGINT, x FLOAT[4]) "

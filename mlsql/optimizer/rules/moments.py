@@ -7,7 +7,6 @@ million rows into descent over a matrix is for the search to find out, and that 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -29,19 +28,15 @@ from ...planner.ops import (
     one,
 )
 from ...planner.ops.contract import ROW
-from ...types import DOUBLE, UNIT, Shape
+from ...types import DOUBLE, UNIT
 from ..frequency import is_learned
 from ..rule import rule
 from .algebra import is_single, number_and_rest
-from .chains import LETTERS
+from .letters import LETTERS, renamed, reshaped, with_rows, without_ones
 
 LEAST_SQUARES = (
     "CREATE MODEL m INPUT (x FLOAT[3]) TARGET (y FLOAT) AS SELECT LINEAR(x, 1) AS z "
     "MINIMIZE AVG((z - y) ** 2) + 0.1 * L2(z.weight)"
-)
-LOGISTIC = (
-    "CREATE MODEL m INPUT (x FLOAT[2]) TARGET (y BOOLEAN) AS SELECT LINEAR(x, 1) AS z "
-    "MINIMIZE AVG(BINARY_CROSS_ENTROPY(z, y))"
 )
 
 
@@ -138,11 +133,6 @@ def sum_is_moment(node: Node) -> Node | None:
     return cast(reshaped(total, node), node.type.element)
 
 
-def reshaped(total: Node, like: Node) -> Node:
-    """``total`` in the shape that another value has."""
-    return total if total.type.shape == like.type.shape else Reshape(total, like.type.shape)
-
-
 # -- the laws of moments -----------------------------------------------------------------------------------------------
 
 
@@ -183,17 +173,6 @@ def moment(a: str, x: Node, b: str, y: Node, out: str) -> Node:
     if ROW in a + b:
         return Moment(renamed(f"{a},{b}->{out}"), x, y)
     return contract(renamed(f"{a},{b}->{out}"), cast(x, DOUBLE), cast(y, DOUBLE))
-
-
-def with_rows(letters: str, node: Node) -> str:
-    """Letters with the row axis where the operand has rows, and only there."""
-    return (ROW if node.type.rows != UNIT else "") + letters.removeprefix(ROW)
-
-
-def renamed(spec: str) -> str:
-    """A spec with its letters in the order of the alphabet, so that equal moments are one."""
-    order = dict.fromkeys(c for c in spec if c.isalpha() and c != ROW)
-    return spec.translate(dict(zip(map(ord, order), LETTERS, strict=False)))
 
 
 @rule(
@@ -289,23 +268,6 @@ def moment_of_reshape(node: Node) -> Node | None:
     return None
 
 
-def without_ones(letters: str, other: str, out: str, x: Node, target: Shape) -> tuple[str, str] | None:
-    """The letters of a reshape's input and of the output, where the reshape adds or drops axes of size 1; else None."""
-    entry = letters.removeprefix(ROW)
-    ones = {c for c, d in zip(entry, target, strict=True) if d == 1}
-    if squeezed(x.type.shape) != squeezed(target) or ones & set(other):
-        return None
-    named = iter([c for c in entry if c not in ones])
-    free = (c for c in LETTERS if c not in letters + other + out)
-    new = "".join(next(named) if d != 1 else next(free) for d in x.type.shape)
-    return with_rows(new, x), "".join(c for c in out if c not in ones)
-
-
-def squeezed(shape: Shape) -> Shape:
-    """A shape without axes of size 1."""
-    return tuple(d for d in shape if d != 1)
-
-
 @rule(
     Moment,
     stage="explore",
@@ -348,57 +310,3 @@ def rename_to(product: Contract, side: Side) -> dict[int, str]:
         if letter not in names:
             names[letter] = next(free)
     return {ord(k): v for k, v in names.items()}
-
-
-# -- what comes after a sum --------------------------------------------------------------------------------------------
-
-
-@rule(
-    Contract,
-    stage="explore",
-    law="axes of size 1 may be named or not",
-    before="contract(X, reshape(g)) over rows",
-    after="reshape(contract(X, g))",
-    when="the reshape adds or drops axes of size 1",
-    why="the contraction reads what is reshaped, and other laws see it",
-    databases="none: a projection that changes no value",
-    learning="squeeze",
-    example=LOGISTIC,
-)
-def contract_of_reshape(node: Node) -> Node | None:
-    assert isinstance(node, Contract)
-    if node.type.rows != UNIT or ROW not in node.spec:
-        return None
-    a, b, out = node.letters()
-    match node.x, node.y:
-        case Reshape(x, target), y if (named := without_ones(a, b, out, x, target)) is not None:
-            return reshaped(contract(f"{named[0]},{b}->{named[1]}", x, y), node)
-        case x, Reshape(y, target) if (named := without_ones(b, a, out, y, target)) is not None:
-            return reshaped(contract(f"{a},{named[0]}->{named[1]}", x, y), node)
-    return None
-
-
-@rule(
-    Contract,
-    stage="explore",
-    law="⟨x, c * a⟩ = c * ⟨x, a⟩ for one number c",
-    before="contract(X, c * g) over rows",
-    after="c * contract(X, g)",
-    when="c is the same for all rows, and the result is smaller than g",
-    why="the product is with the sum instead of with every row",
-    databases="constants move out of aggregates",
-    learning="scaling the gradient, not the activations",
-    example=LOGISTIC,
-)
-def contract_of_multiple(node: Node) -> Node | None:
-    assert isinstance(node, Contract)
-    if node.type.rows != UNIT or ROW not in node.spec:
-        return None
-    for position, operand in enumerate(node.inputs):
-        c, x = number_and_rest(operand)
-        if c is None or x.type != operand.type or operand.type.rows == UNIT:
-            continue
-        whole = node.with_inputs(x if i == position else n for i, n in enumerate(node.inputs))
-        if whole.type == node.type and (node.type.size or 1) < (x.type.rows.rows or math.inf):
-            return Multiply(Reshape(c, ()) if c.type.shape else c, whole)
-    return None

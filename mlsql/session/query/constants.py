@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from ...executor.predict import CHUNK_ROWS
 from ...optimizer.rule import query_rule
-from ...parser.blocks import Block, Item, Piece, Reference, argument_piece, equality, is_literal
+from ...parser.blocks import Block, Item, Piece, Reference, argument_piece
+from ...parser.conditions import equality, is_literal
 from ...parser.statements import PredictCall
 from .context import Edit, QueryText, Rewriting
 from .functions import Variant, fixed_leaves, leaves_of, scored

@@ -9,7 +9,8 @@ from ...errors import Error
 from ...executor.thresholds import crossing, neighbours
 from ...optimizer.rule import query_rule
 from ...optimizer.stages import optimize
-from ...parser.blocks import Block, Comparison, comparison
+from ...parser.blocks import Block
+from ...parser.conditions import Comparison, comparison
 from ...parser.statements import PredictCall
 from ...planner.monotone import inside
 from ...planner.node import Node, substitute
