@@ -178,7 +178,7 @@ def parts_of_step(loop: LoopPlan) -> dict[Node, str]:
 def update_nodes(loop: LoopPlan, forward: Collection[Node]) -> set[Node]:
     """The nodes of the update rule: what works on whole states or reads what the rule carries, and what needs these.
 
-    What the gradient is made of is none, though it may look like it: a model of one parameter has it as its whole state.
+    What the gradient is made of is none, though it may look so: a model's only parameter is its whole state.
     """
     nodes = list(walk([loop.loss, loop.rate, *loop.updates.values()]))
     whole = {s.type for s in loop.updates}
