@@ -103,10 +103,14 @@ class Connection:
 
 
 class Cursor:
-    """Runs statements and gives out the rows of the last one."""
+    """Runs statements and gives out the rows of the last one.
+
+    ``messages`` holds what the last statement wants its user to know, as pairs of an exception class and a text.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self.messages: list[tuple[type[Exception], str]] = []
         self.arraysize = 1
         self._rows: Rows | None = None
         self._is_closed = False
@@ -119,7 +123,10 @@ class Cursor:
         if not isinstance(statement, str):
             raise InterfaceError(f"a statement is a text, not {type(statement).__name__}")
         self._forget()
-        self._rows = session.execute(statement, parameters)
+        try:
+            self._rows = session.execute(statement, parameters)
+        finally:
+            self.messages = [(errors.Warning, text) for text in session.notices]
         return self
 
     def executemany(self, statement: str, parameters: Iterable[Parameters]) -> Cursor:

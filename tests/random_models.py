@@ -87,7 +87,7 @@ class Writer:
         """An expression with values from 0.5 on."""
         x = self(shape, depth)
         return self.one_of(
-            (f"(0.5 + ABS({x}))", f"(0.5 + SOFTPLUS({x}))", f"({x} * ({x}) + 0.5)", f"GREATEST({x}, 0.5)")
+            (f"(0.5 + ABS({x}))", f"(0.5 + SOFTPLUS({x}))", f"(({x}) ** 2 + 0.5)", f"GREATEST({x}, 0.5)")
         )
 
     def condition(self, shape: Shape, depth: int) -> str:
@@ -564,8 +564,64 @@ def groups(rng: random.Random) -> str:
     return statement(learned, [a, b], "", inner, loss_over(rng, learned, outputs))
 
 
+def convolution(rng: random.Random) -> str:
+    """A graph convolution of one layer or two as textbooks have it: a layer, a sum along the edges, a function."""
+    learned, nodes = some_parameters(rng), Relation("nodes", ["id"], Declared())
+    edges = Relation("edges", ["src", "dst"], Declared())
+    nodes.columns.add("n1", (rng.choice((1, 2, 3)),))
+    edges.columns.add("e0", ())
+    last, ctes = "nodes", []
+    for i in range(rng.choice((1, 2, 2))):
+        size = rng.choice((1, 2, 3))
+        before, after = (rng.choice(("({})", "({})", "TANH({})", "RELU({})")) for _ in range(2))
+        layer = linear(f"{last}.n1" if last == "nodes" else f"{last}.h", size)
+        ctes.append(f"h{i} AS (SELECT id, {before.format(layer)} AS h FROM {last})")
+        said = rng.choice((f"e.e0 * h{i}.h", f"h{i}.h", f"e.e0 * ({linear(f'h{i}.h', size)})"))
+        total = after.format(f"SUM({said})")
+        ctes.append(
+            f"m{i} AS (SELECT e.dst AS id, {total} AS h FROM edges e JOIN h{i} ON h{i}.id = e.src GROUP BY e.dst)"
+        )
+        last = f"m{i}"
+    select = f"WITH {', '.join(ctes)} SELECT {last}.id, {linear(f'{last}.h', rng.choice((1, 2)))} AS z FROM {last}"
+    loss = rng.choice(
+        ("AVG(L2(z))", "SUM(SUM_OF(SIGMOID(z)))", "AVG(SUM_OF(z))", "AVG(L2(z - 0.3)) + 0.1 * L2(z.weight)")
+    )
+    return statement(learned, [nodes, edges], "", select, loss)
+
+
+def linear_model(rng: random.Random) -> str:
+    """Least squares, a logistic regression and their like, over a table or over facts with their dimensions."""
+    learned, facts = some_parameters(rng), Relation("facts", ["k0", "k1"], Declared())
+    dimensions = [Relation(f"dim{i}", ["id"], Declared()) for i in range(rng.choice((0, 0, 1, 2)))]
+    for r, name in ((facts, "x"), *((d, "y") for d in dimensions)):
+        r.columns.add(f"{name}0", ())
+        r.columns.add(f"{name}1", (rng.choice((1, 2, 3)),))
+    prefix, size = "f." if dimensions else "", rng.choice((1, 1, 2))
+    read = [f"{prefix}x0", f"{prefix}x1"] + [f"d{i}.y{rng.randint(0, 1)}" for i in range(len(dimensions))]
+    rng.shuffle(read)
+    layer = f"LINEAR(CONCAT({', '.join(read)}), {size})"
+    score = rng.choice(
+        (layer, layer, f"{layer} * 2", f"-{layer}", f"{layer} + p0 * {prefix}x0", f"({layer} - 0.5) / 3")
+    )
+    z = "z" if size == 1 else f"z[{rng.choice((1, 2))}]"
+    losses = [
+        f"({z} - t) ** 2", f"(t - {z}) ** 2", f"0.3 * ({z} - t) ** 2", f"({z} - t) * ({z} - 1)", z, f"{z} * t",
+        f"BINARY_CROSS_ENTROPY({z}, SIGMOID(t))", f"HUBER({z}, t)", "L2(z - [t, 1])" if size == 2 else "L2([z, t])",
+    ]  # fmt: skip
+    loss = f"{rng.choice(('AVG', 'SUM'))}({rng.choice(losses)})"
+    loss += rng.choice(("", " + 0.1 * L2(z.weight)", " / COUNT(*)"))
+    if not dimensions:
+        return (f"CREATE MODEL m PARAMETERS ({learned}) INPUT ({facts.columns}) TARGET (t DOUBLE) "
+                f"AS SELECT {score} AS z MINIMIZE {loss}")  # fmt: skip
+    joins = " ".join(f"JOIN dim{i} d{i} ON d{i}.id = f.k{i}" for i in range(len(dimensions)))
+    select = f"SELECT {score} AS z FROM facts f {joins}"
+    return statement(learned, [facts, *dimensions], "TARGET facts (t DOUBLE)", select, loss)
+
+
 FAMILIES: Mapping[str, tuple[Callable[[random.Random], str], int]] = {
     "plain": (plain_model, 5),
+    "linear": (linear_model, 3),
+    "convolution": (convolution, 2),
     "star": (star, 2),
     "graph": (graph, 3),
     "pairs": (pairs, 1),

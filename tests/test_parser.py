@@ -639,11 +639,11 @@ def test_incomplete(text):
             """,
         ),
         (
-            "TRAIN m ON t PER (g) VALIDATE 9 PERCENT WHIT ADAM",
+            "TRAIN m ON t VALIDATE 9 PERCENT FROM SCRATCH PER (g) WHIT ADAM",
             """
-            line 1, column 41: expected WEIGHT BY, MINIMIZE, WITH, UNTIL, WITHIN, SAMPLE or FROM SCRATCH, found "WHIT"
-            |   TRAIN m ON t PER (g) VALIDATE 9 PERCENT WHIT ADAM
-            |                                           ^^^^
+            line 1, column 54: expected WEIGHT BY, MINIMIZE, WITH, UNTIL, WITHIN, MEMORY or SAMPLE, found "WHIT"
+            |   TRAIN m ON t VALIDATE 9 PERCENT FROM SCRATCH PER (g) WHIT ADAM
+            |                                                        ^^^^
             hint: did you mean "WITH"?
             """,
         ),
@@ -772,7 +772,6 @@ def test_what_is_wrong_is_said(text, message):
         "CREATE LAYER f(x) AS x + 1",
         "DROP LAYER f",
         "TRAIN ON t",
-        "TRAIN m MEMORY '1 GB'",
         "CREATE MODEL m AS SELECT a <-> b",
     ],
 )

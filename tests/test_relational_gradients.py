@@ -66,6 +66,8 @@ MODELS = {
     "groups of a union": "SELECT k, SUM(h) AS s FROM "
     "(SELECT k, w * x AS h FROM a UNION ALL SELECT k, TANH(u * y) FROM b) GROUP BY k MINIMIZE AVG(s ** 2)",
     "scalar query": "SELECT w * x - (SELECT AVG(TANH(u * x)) FROM a) AS d FROM a MINIMIZE AVG((d - t) ** 2)",
+    "a choice between tensors of targets": "SELECT w * x AS h FROM a "
+    "MINIMIZE AVG(SUM_OF(CASE WHEN [t, h] > [0, 0] OR [h, h] > [1, 1] THEN [h, 2 * h] ELSE [t, h] END))",
     "embedding over a join": "SELECT EMBED(b.k, 3) AS e, LINEAR(v, 3) AS l FROM a JOIN b ON a.k = b.k "
     "MINIMIZE AVG(DOT(e, l) ** 2)",
 }  # fmt: skip

@@ -186,6 +186,21 @@ def test_a_batch_s_look_up_in_a_table_of_parameters_stays_one() -> None:
         assert rules_that_fired(Plan({"y": Segment(Take(table, SOURCE), TARGET, GROUPS)})) == fired
 
 
+def test_without_folding_factors_are_gathered_all_the_same() -> None:
+    """Of three numbers any two could be gathered, for ever."""
+    w = Parameter("w", FLOAT)
+    two, three = constant(2.0), constant(3.0)
+    plan = Plan({"y": Multiply(two, Multiply(three, w)), "z": Multiply(two, Multiply(three, two))})
+    assert {s.rule.name for s in simplify(plan, ("fold_constants",)).steps} == {"gather_factors"}
+
+
+def test_rows_of_a_table_of_parameters_stay_where_they_are_read() -> None:
+    batch = Index(RowSet("batch", 2), NODES)
+    fixed = Take(Column("x", NODES, FLOAT, (2,)), batch)
+    learned_rows = Take(State("table", FLOAT, (9, 2)), Take(Column("key", NODES, BIGINT), batch))
+    assert rules_that_fired(Plan({"y": Add(fixed, learned_rows)})) == set()
+
+
 def test_a_join_under_a_group_by_is_written_to_memory_nowhere() -> None:
     """Neither forward nor backward: no node has an entry of the messages' width a joined row."""
     model = bind_rows(RULES["join_and_group"].example, COUNTS)

@@ -25,6 +25,7 @@ from ..planner.ops import (
     Maximum,
     Min,
     Minimum,
+    Moment,
     Multiply,
     Negate,
     Pad,
@@ -54,7 +55,7 @@ LINEAR = (
     *(Add, Subtract, Negate, Sum, Reshape, Regroup, Transpose, Slice, Pad, Concat, Broadcast),
     *(Take, Pick, Place, Segment, KeySum, Where),
 )
-PRODUCTS = (Multiply, Contract, PairDot, GroupJoin)  # ... or their sum.
+PRODUCTS = (Multiply, Contract, Moment, PairDot, GroupJoin)  # ... or their sum.
 KINKS = (Absolute, Sign, Max, Min, Maximum, Minimum, SegmentMax, SegmentMin, Argmax)
 
 

@@ -74,9 +74,9 @@ class NotApart(Exception):
     """What one row adds to the loss depends on other rows, or scores and weights meet outside of them."""
 
 
-def scores_of(loss: Node, weights: State) -> list[Node]:
+def scores_of(loss: Node, variables: Collection[Node]) -> list[Node]:
     """The affine values of each row that something bends; one that is only added up adds nothing to the Hessian."""
-    found = degrees([loss], {weights})
+    found = degrees([loss], variables)
     bends: dict[Node, bool] = {loss: False}  # whether what becomes of a value on the way to the loss is not linear
     for node in reversed(list(walk([loss]))):
         if node not in bends or found[node] in (0, 1):
@@ -92,7 +92,7 @@ def scores_of(loss: Node, weights: State) -> list[Node]:
 def gram(loss: Node, weights: State, spans: Spans, direction: State) -> Gram | None:
     """The Hessian of a loss in closed form; None where the loss is no sum over the rows of one row set, or has no such
     scores."""
-    scores = scores_of(loss, weights)
+    scores = scores_of(loss, {weights})
     if len({s.type.rows for s in scores}) != 1 or sum(numbers(s) for s in scores) > MOST_SCORES:
         return None
     columns = [Column(f"\0score_{i}", s.type.rows, DOUBLE, s.type.shape) for i, s in enumerate(scores)]

@@ -167,7 +167,8 @@ class Solver:
 
     A solver that ``needs`` something decides by itself where to go next: its step computes the loss and the gradient of
     all rows in DOUBLE, and leaves the weights alone. ``common`` are the common options that it knows (None: all),
-    ``epochs`` how many it does if nobody says.
+    ``epochs`` how many it does if nobody says. ``expected`` is the number of steps that it takes to the minimum of a
+    well-scaled convex loss, as a rule of thumb (None: it is not chosen unless asked for).
     """
 
     name: str
@@ -178,6 +179,7 @@ class Solver:
     needs: Needs | None = None
     common: tuple[str, ...] | None = None
     epochs: int = 10
+    expected: int | None = None
 
 
 SOLVERS: dict[str, Solver] = {}
@@ -208,13 +210,13 @@ MOMENTUM = (
 )
 
 
-@solver("SGD", learning_rate(0.01), *MOMENTUM, DECAY)
+@solver("SGD", learning_rate(0.01), *MOMENTUM, DECAY, expected=10_000)
 def sgd(o: Mapping[str, Any]) -> Transform:
     """Stochastic gradient descent, with momentum if asked: w <- w - learning_rate * v, v <- momentum * v + g."""
     return chain(add_decay(o["weight_decay"]), momentum(o["momentum"], o["nesterov"]))
 
 
-@solver("GD", learning_rate(0.1), *MOMENTUM, DECAY, full_batch=True)
+@solver("GD", learning_rate(0.1), *MOMENTUM, DECAY, full_batch=True, expected=500)
 def gd(o: Mapping[str, Any]) -> Transform:
     """Gradient descent: SGD with the whole table as one batch."""
     return sgd(o)
@@ -226,7 +228,7 @@ BETAS = (
 )
 
 
-@solver("ADAM", learning_rate(0.001), *BETAS, EPSILON, DECAY)
+@solver("ADAM", learning_rate(0.001), *BETAS, EPSILON, DECAY, expected=5_000)
 def adam(o: Mapping[str, Any]) -> Transform:
     """Adam: each weight's step is scaled by running means of its gradient and squared gradient."""
     return chain(add_decay(o["weight_decay"]), scale_by_adam(o["beta1"], o["beta2"], o["epsilon"]))
@@ -259,7 +261,10 @@ def tolerance(default: float, doc: str) -> Option:
     return Option("tolerance", default, doc, 0, below=1)
 
 
-@solver("NORMAL_EQUATIONS", full_batch=True, needs=Needs.QUADRATIC, common=("seed", "class_weight"), epochs=1)
+@solver(
+    "NORMAL_EQUATIONS", full_batch=True, needs=Needs.QUADRATIC, common=("seed", "class_weight"), epochs=1,
+    expected=1,
+)  # fmt: skip
 def normal_equations(o: Mapping[str, Any]) -> Transform:
     """The minimum of a quadratic loss at once: its gradient is H w + c, and w solves H w = -c."""
     return GRADIENT
@@ -270,7 +275,7 @@ ITERATIONS = ("epochs", "seed", "patience", "class_weight")
 
 @solver(
     "NEWTON", tolerance(1e-10, "stops when a step can lower the loss by less than this, relatively"), full_batch=True,
-    needs=Needs.CONVEX, common=ITERATIONS, epochs=100,
+    needs=Needs.CONVEX, common=ITERATIONS, epochs=100, expected=8,
 )  # fmt: skip
 def newton(o: Mapping[str, Any]) -> Transform:
     """Newton's method with the exact Hessian (IRLS for logistic and Poisson regression), damped so that the loss never
@@ -281,7 +286,7 @@ def newton(o: Mapping[str, Any]) -> Transform:
 @solver(
     "LBFGS", Option("history", 10, "how many of the last steps the curvature is estimated from", 1),
     tolerance(1e-6, "stops when no slope is larger than this times the largest at the start, or 1"), full_batch=True,
-    needs=Needs.SMOOTH, common=ITERATIONS, epochs=200,
+    needs=Needs.SMOOTH, common=ITERATIONS, epochs=200, expected=30,
 )  # fmt: skip
 def lbfgs(o: Mapping[str, Any]) -> Transform:
     """L-BFGS: curvature from the last steps, and a line search that satisfies the strong Wolfe conditions (Liu and

@@ -99,11 +99,11 @@ def by_eigenvalues(hessian: Array, slope: Array) -> tuple[Array, str]:
     values, vectors = scipy.linalg.eigh(hessian)
     noise = 1e-13 * len(values) * np.abs(values).max()  # sums over many rows round more than once
     if values[0] < -noise:
-        raise no_minimum("the loss falls without end along some direction of the parameters")
+        raise no_minimum("it falls without end along some direction of the parameters")
     kept = values > noise
     along = vectors.T @ slope
     if np.abs(along[~kept]).max(initial=0) > 1e-6 * max(1.0, np.abs(slope).max()):
-        raise no_minimum("the loss falls without end along some direction of the parameters")
+        raise no_minimum("it falls without end along some direction of the parameters")
     found = -(vectors[:, kept] @ (along[kept] / values[kept]))
     return found, f"eigenvalues (rank {int(kept.sum())} of {len(values)}: the shortest of many solutions)"
 

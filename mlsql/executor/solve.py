@@ -133,15 +133,18 @@ class SolverTrainer(Trainer):
         updates, product = self.plan.updates, self.problem.product if gram is None else gram.rest
         extra = [] if product is None else [product]
         outputs, fixed = hoist([self.plan.loss, self.plan.rate, *updates.values(), *extra])
+        if self.clock is not None:
+            self.clock.hoisted(fixed)
         self.fixed = self.computed_once(fixed)
         end = 2 + len(updates)
         after = dict(zip(updates, outputs[2:end], strict=True))
-        arguments = [i for i in (self.plan.index,) if i is not None]
+        arguments: list[Node] = [i for i in (self.plan.index,) if i is not None]
         if extra:
             self.product = Executable(generate(outputs[end:], names=self.plan.names, arguments=arguments))
-        return Executable(
-            generate(outputs[:2], updates=after, names=self.plan.names, arguments=[*arguments, self.plan.step])
-        )
+        arguments = [*arguments, self.plan.step]
+        timed = self.clock is not None
+        step = generate(outputs[:2], updates=after, names=self.plan.names, arguments=arguments, timed=timed)
+        return Executable(step, self.clock)
 
     def batches(self) -> Iterator[tuple[Any, ...]]:
         """All rows, in their order."""
@@ -151,7 +154,10 @@ class SolverTrainer(Trainer):
 
     def evaluate(self, weights: Array) -> tuple[float, Array]:
         """The loss and its gradient. Raises Stopped once the time is over."""
-        self.check_time()
+        if self.step_count:
+            self.check_time()
+        if self.limits.steps is not None and self.step_count >= self.limits.steps:
+            raise Stopped("steps")
         self.states[self.problem.weights][...] = weights
         self.step_count += 1
         [batch] = self.batches()

@@ -142,6 +142,8 @@ class Train:
     sample: tuple[int, ...] = ()
     sample_place: Place | None = None
     per: tuple[Name, ...] = ()
+    memory: int | None = None  # bytes
+    memory_place: Place | None = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
@@ -10,7 +11,19 @@ from .reader import Reader
 from .statements import Expression, Name, Option, Query, Train
 from .table import statement
 
-CLAUSES = ("ON", "PER", "VALIDATE", "WEIGHT BY", "MINIMIZE", "WITH", "UNTIL", "WITHIN", "SAMPLE", "FROM SCRATCH")
+CLAUSES = (
+    "ON",
+    "PER",
+    "VALIDATE",
+    "WEIGHT BY",
+    "MINIMIZE",
+    "WITH",
+    "UNTIL",
+    "WITHIN",
+    "MEMORY",
+    "SAMPLE",
+    "FROM SCRATCH",
+)
 
 
 @statement("TRAIN")
@@ -27,6 +40,7 @@ def train(read: Reader) -> Train:
     solver, solver_place, options = said.get("WITH", (None, None, ()))
     on, *others = said.get("ON", (None,))
     validate, *validate_others = said.get("VALIDATE", (None,))
+    memory, memory_place = said.get("MEMORY", (None, None))
     sample, sample_place = said.get("SAMPLE", ((), None))
     return Train(
         model,
@@ -46,6 +60,8 @@ def train(read: Reader) -> Train:
         validate_others=tuple(validate_others),
         sample=sample,
         sample_place=sample_place,
+        memory=memory,
+        memory_place=memory_place,
     )
 
 
@@ -71,8 +87,6 @@ def _no_clause(read: Reader, said: Iterable[str]) -> NoReturn:
     for clause in said:
         if read.sees(clause):
             read.fail(f"{clause} stands twice")
-    if read.next is not None and read.next.word == "MEMORY":
-        read.unsupported("MEMORY is not in this version")
     read.unexpected()
 
 
@@ -158,6 +172,22 @@ def _within(read: Reader) -> float:
     return seconds
 
 
+UNITS = {"": 1, "B": 1, **{f"{p}B": 1000**i for i, p in enumerate("KMGT", 1)}}
+UNITS |= {f"{p}IB": 1024**i for i, p in enumerate("KMGT", 1)}
+SIZE = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([A-Za-z]*)\s*")
+
+
+def _memory(read: Reader) -> tuple[int, Place]:
+    """``'2GB'``: a size as DuckDB's memory_limit takes it, in bytes, and its place."""
+    start, place = read.position, read.here
+    text = str(read.value())
+    found = SIZE.fullmatch(text)
+    unit = UNITS.get(found[2].upper()) if found else None
+    if found is None or unit is None or not float(found[1]):
+        read.fail(f"{text!r} is no size", place, hint="for example MEMORY '2GB', '500MB' or '1.5GiB'")
+    return int(float(found[1]) * unit), read.since(start)
+
+
 PARSERS: dict[str, Callable[[Reader], Any]] = {
     "ON": lambda read: read.sources(),
     "PER": _per,
@@ -167,6 +197,7 @@ PARSERS: dict[str, Callable[[Reader], Any]] = {
     "WITH": _with,
     "UNTIL": _expression,
     "WITHIN": _within,
+    "MEMORY": _memory,
     "SAMPLE": _sample,
     "FROM SCRATCH": lambda read: True,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -93,7 +93,7 @@ def drive_of(session: Session, settings: Settings, problem: Problem) -> dict[str
 
 def check_loss(loss: Node, weights: Node, settings: Settings, place: Place) -> None:
     """Raise ProgrammingError unless the loss is one for the solver."""
-    why = unfit(loss, weights, settings.solver.needs)
+    why = unfit(loss, {weights}, settings.solver.needs)
     if why is not None:
         name, needs = settings.solver.name, settings.solver.needs
         assert needs is not None
@@ -101,18 +101,18 @@ def check_loss(loss: Node, weights: Node, settings: Settings, place: Place) -> N
         raise ProgrammingError(message, place=place, hint="LBFGS takes any loss that has a slope, ADAM takes batches")
 
 
-def unfit(loss: Node, weights: Node, needs: Needs | None) -> str | None:
+def unfit(loss: Node, weights: Collection[Node], needs: Needs | None) -> str | None:
     """Why a loss is none for a solver; None: it is one."""
     if needs == Needs.QUADRATIC:
-        degree = degrees([loss], {weights})[loss]
+        degree = degrees([loss], weights)[loss]
         if degree is None:
             return "this loss is no polynomial in them"
         return None if degree == 2 else f"this loss has degree {degree}"
     if needs == Needs.CONVEX:
-        kinky = kinks([loss], {weights})
+        kinky = kinks([loss], weights)
         if kinky:
             return f"{kinky[0].operator_name().upper()} of a learned value has kinks"
-        culprit = bent(loss, {weights})
+        culprit = bent(loss, weights)
         return None if culprit is None else f"{culprit.operator_name().upper()} makes another function of them"
     return None
 

@@ -27,6 +27,8 @@ from ..planner.node import Node
 from ..planner.plan import Plan
 from ..planner.relational import is_relational
 from ..types import RowSet
+from .choosing import decided
+from .constraints import Watch, check_columns, check_run
 from .core import Session, runs
 from .models import sizes_told
 from .per_group import (
@@ -60,6 +62,7 @@ class Prepared:
     first: Mapping[str, Array]  # where the parameters start
     by_group: ByGroup | None = None  # what PER adds
     problem: Problem | None = None  # of a solver that uses curvature
+    bytes: int | None = None  # estimated, where MEMORY asks for it
 
     @property
     def loop(self) -> LoopPlan:
@@ -69,8 +72,12 @@ class Prepared:
 @runs(Train)
 def train(session: Session, statement: Train) -> Rows:
     """Train a model and store the result as its next version; the rows are one summary."""
+    watch = Watch()
     prepared = prepare(session, statement)
+    if prepared.settings.note is not None:
+        session.notice(prepared.settings.note)
     outcome = run(session, statement, prepared)
+    watch.report(session, prepared.settings, prepared.bytes, outcome)
     return stored(session, statement, prepared, outcome)
 
 
@@ -116,12 +123,15 @@ def prepare(session: Session, statement: Train, without: Collection[str] = ()) -
     else:
         check_same(statement, warm, before)
         with training_rows(session, statement, definition, settings.seed, warm) as rows:
+            check_columns(session, settings, rows)
             model, dataset = rows.model, load_rows(session, statement, rows, warm is not None)
     classes, fillings, groups = (rows.classes, rows.fillings, rows.groups) if rows else ({}, {}, None)
     if settings.options["class_weight"]:
         model, dataset = with_class_weight(model, dataset, statement, definition, sizes_told(classes), groups)
     check_labels(model, dataset, statement.on)
     train_rows, held_out = split_rows(session, statement, settings, model, dataset, rows)
+    count = dataset.rows if train_rows is None else len(train_rows)
+    settings = decided(statement, settings, model, dataset.rows, count, session.machine)
     if settings.solver.needs is not None and train_rows is not None:
         dataset, train_rows = Dataset({n: a[train_rows] for n, a in dataset.columns.items()}, len(train_rows)), None
     by_group = group_rows(statement, dataset, train_rows, groups)
@@ -132,12 +142,15 @@ def prepare(session: Session, statement: Train, without: Collection[str] = ()) -
     )  # fmt: skip
     planned = plan(without=without)
     problem = problem_of(planned, settings)
+    estimate = check_run(settings, planned.loop, dataset, problem)
     first = first_values(model, {**fillings, **known_before(model, warm, before)}, settings.seed)
     if groups is not None:
         first = first_by_group(first, model, groups, warm, before)
         classes = {**classes, **groups.classes}
     validate = validator(model, held_out, planned.loop, by_group, settings.place)
-    return Prepared(model, settings, dataset, classes, train_rows, validate, plan, planned, first, by_group, problem)
+    return Prepared(
+        model, settings, dataset, classes, train_rows, validate, plan, planned, first, by_group, problem, estimate
+    )
 
 
 def prepare_relations(
@@ -156,14 +169,18 @@ def prepare_relations(
     check_labels(model, dataset, statement.on)
     kept, held = split(statement, model, rows, settings)
     count = dataset.rows if kept is None else len(kept)
+    settings = decided(statement, settings, model, dataset.rows, count, session.machine)
     plan = functools.partial(
         plan_training, model, settings, dataset.rows, count, subset=kept is not None, **session.planning()
     )
     planned = plan(without=without)
     problem = problem_of(planned, settings)
+    estimate = check_run(settings, planned.loop, dataset, problem)
     validate = relational_validator(session, statement, definition, model, rows, held, planned.loop)
     first = first_values(model, {**rows.fillings, **known_before(model, warm, None)}, settings.seed)
-    return Prepared(model, settings, dataset, rows.classes, kept, validate, plan, planned, first, problem=problem)
+    return Prepared(
+        model, settings, dataset, rows.classes, kept, validate, plan, planned, first, None, problem, estimate
+    )
 
 
 def check_single(statement: Train) -> None:

@@ -45,6 +45,10 @@ class Settings:
     place: Place  # of the model in the statement
     fan_out: tuple[int, ...] = ()  # how many members of a group are sampled, a number a GROUP BY
     sample_place: Place | None = None
+    memory: int | None = None  # the most bytes that the run may take
+    memory_place: Place | None = None
+    considered: tuple[Alternative, ...] = ()  # solvers that were not chosen
+    note: str | None = None  # which solver was chosen, and why
 
     @property
     def full_batch(self) -> bool:
@@ -93,7 +97,10 @@ def read_settings(statement: Train) -> Settings:
     if statement.sample and options["batch_size"] == ALL:
         hint = f"WITH {solver.name} (batch_size = 512)"
         raise ProgrammingError("SAMPLE is for batches of some of the rows", place=statement.sample_place, hint=hint)
-    return Settings(solver, options, limits, statement.model.place, statement.sample, statement.sample_place)
+    return Settings(
+        solver, options, limits, statement.model.place, statement.sample, statement.sample_place,
+        statement.memory, statement.memory_place,
+    )  # fmt: skip
 
 
 def until_condition(until: Expression, validates: bool) -> Callable[[Mapping[str, float]], bool]:
@@ -181,7 +188,7 @@ def plan_training(
     )  # fmt: skip
     return Planned(
         loop, (*simplified.steps, *optimized.steps), goal.runs, goal.machine, training,
-        optimized.alternatives, optimized.notes,
+        (*settings.considered, *optimized.alternatives), optimized.notes,
         (
             (bound_plan, simplified.steps, simplified.plan),
             (loop_plan, optimized.steps, optimized.plan),

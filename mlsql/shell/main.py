@@ -151,6 +151,8 @@ def run_text(session: Any, text: str, out: TextIO) -> None:
     """Run statements one after another and print their rows."""
     for statement in session.statements(text, apart=True):
         rows = session.run(statement)
+        for notice in session.notices:
+            print(f"notice: {notice}", file=sys.stderr)
         if rows.description and not rows.counts_changes:
             columns = [(name, type_text) for name, type_text, *_ in rows.description]
             is_text = columns[0] == ("plan", "VARCHAR")

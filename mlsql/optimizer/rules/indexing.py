@@ -75,7 +75,7 @@ def place_into(node: Node) -> Node | None:
 )
 def take_last(node: Node) -> Node | None:
     taken = [n for n in node.inputs if isinstance(n, Take) and n.x.type.rows != UNIT]
-    others = [n for n in node.inputs if not isinstance(n, Take)]
+    others = [n for n in node.inputs if n not in taken]  # rows of a table of parameters among them
     if not taken or any(t.index is not taken[0].index for t in taken):
         return None
     if any(n.inputs or n.type.rows != UNIT for n in others) or is_learned(*others, *(t.x for t in taken)):

@@ -122,7 +122,8 @@ def forward_program(applied: Applied, plan: Plan) -> tuple[Program, str]:
 def memory_line(applied: Applied, plan: Plan) -> str:
     """The arena of a forward plan."""
     program, pace = forward_program(applied, plan)
-    return f"arena of {number(program.arena_bytes)} bytes for {pace}"
+    rows = pace if applied.model.skeleton is None else "a row of each row set"
+    return f"arena of {number(program.arena_bytes)} bytes for {rows}"
 
 
 def duckdb_lines(session: Session, statement: SelectSql, text: str) -> Lines:

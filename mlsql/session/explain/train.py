@@ -21,6 +21,7 @@ from ...planner.node import Node, depends_on, walk
 from ...planner.ops import Column, KeySum, State
 from ...planner.relational import is_relational
 from ...types import UNIT
+from ..choosing import decided
 from ..core import Session
 from ..models import sizes_told
 from ..per_group import group_sizes
@@ -78,6 +79,7 @@ def planning(session: Session, statement: Train) -> Planning:
                 known = always_known(model, dataset, kept_positions(statement, dataset, settings.seed, rows.groups))
     if settings.options["class_weight"]:
         model = class_weighted(model, statement, definition, sizes)
+    settings = decided(statement, settings, model, rows_there, count, session.machine)
 
     def plan(without: Collection[str]) -> Planned:
         return plan_training(
@@ -95,6 +97,7 @@ def planning_relations(session: Session, statement: Train, definition: CreateMod
     rows = model.rows.rows or 1
     kept, _ = split(statement, model, read, settings)
     count = rows if kept is None else len(kept)
+    settings = decided(statement, settings, model, rows, count, session.machine)
 
     def plan(without: Collection[str]) -> Planned:
         return plan_training(
