@@ -270,6 +270,40 @@ def test_a_second_run_goes_on_from_the_first_and_seeds_draw_the_same(db):
     assert further["loss"] < whole["loss"]
 
 
+class Impatient:
+    """A user who presses Ctrl-C at the third step."""
+
+    steps = 0
+
+    def start(self, **_: Any) -> None: ...
+    def stop(self) -> None: ...
+    def update(self, _: Any) -> None:
+        self.steps += 1
+        if self.steps == 3:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("solver", ["NEWTON", "LBFGS"])
+def test_a_run_that_is_interrupted_is_on_record_and_makes_no_version(solver):
+    db = mlsql.connect(progress=Impatient())
+    x = RNG.normal(size=(100, 2))
+    db.register("rows", arrow({"x": x, "y": RNG.random(100) < 0.5}))
+    logistic(db, 2, 0.1)
+    with pytest.raises(KeyboardInterrupt):
+        db.execute(f"TRAIN line ON rows WITH {solver}")
+    runs = db.execute("SELECT version, stopped_because FROM mlsql.training_runs").fetchall()
+    assert runs == [(None, "interrupted")]
+    db.close()
+
+
+@pytest.mark.parametrize("solver", ["NORMAL_EQUATIONS", "NEWTON", "LBFGS"])
+def test_a_loss_that_is_not_finite_is_an_error_of_ours(db, solver):
+    db.register("rows", arrow({"x": np.array([[1e200], [1.0]]), "y": np.array([1.0, 2.0])}))
+    line(db, 1)
+    with pytest.raises(mlsql.OperationalError, match="not finite"):
+        db.execute(f"TRAIN line ON rows WITH {solver}")
+
+
 # -- degrees, squares, Hessians ----------------------------------------------------------------------------------------
 
 

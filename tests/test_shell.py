@@ -217,3 +217,13 @@ def test_progress_is_drawn_ten_times_a_second_at_most():
         )
     progress.stop()
     assert stream.getvalue().count("epoch") <= 3
+
+
+def test_notices_go_to_stderr(capsys):
+    text = """CREATE MODEL fit INPUT (x FLOAT) TARGET (y FLOAT) AS SELECT LINEAR(x, 1) AS prediction
+    MINIMIZE AVG((prediction - y) ** 2);
+    TRAIN fit ON (SELECT i AS x, 2 * i AS y FROM range(9) AS r(i)) WITH NORMAL_EQUATIONS; SELECT 1 AS a"""
+    assert main(["-c", text]) == 0
+    out, err = capsys.readouterr()
+    assert err == "notice: NORMAL_EQUATIONS: Cholesky\n"
+    assert "notice" not in out

@@ -10,7 +10,7 @@ from ..executor.scalars import FOLDS, numbers_of
 from ..optimizer.cost import Machine, seconds
 from ..optimizer.frequency import SINGLE, Frequency, Runs, frequencies
 from ..planner.node import Node, walk
-from ..planner.ops import Constant, Count, Counter
+from ..planner.ops import Constant, Count, Counter, Slice
 from ..types import UNIT, Symbol, shape_text
 from .formula import TIGHTEST, applied, formula, leaf_text
 from .terms import KINDS, place
@@ -62,8 +62,7 @@ class Described:
             return
         named = self.names.get(node)
         if node.is_view and node not in outputs:
-            text, level = self.labels[node.inputs[0]]
-            self.labels[node] = (named, TIGHTEST) if named else (text, level)
+            self.labels[node] = (named, TIGHTEST) if named else seen(node, *self.labels[node.inputs[0]])
             return
         text, level = applied(node, [self.labels[n] for n in node.inputs])
         small = node in numbers and not isinstance(node, FOLDS) and len(text) <= INLINE_WIDTH
@@ -120,6 +119,14 @@ class Described:
         """The outputs by name, described."""
         self.add(outputs.values())
         return tuple(Root(label, self.operators[node].id) for label, node in outputs.items())
+
+
+def seen(view: Node, text: str, level: int) -> tuple[str, int]:
+    """A view by the text of what it views; a part of that is told as the language does, from 1: ``w[1:64]``."""
+    if not isinstance(view, Slice) or view.axis != 0:
+        return text, level
+    whole = text if level == TIGHTEST else f"({text})"
+    return f"{whole}[{view.start + 1}:{view.stop}]", TIGHTEST
 
 
 SPELT = ("scan", "state", "parameter")  # leaves whose lines say what they are

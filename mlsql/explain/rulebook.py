@@ -14,6 +14,7 @@ from ..optimizer.stages import STAGES
 from ..planner.node import walk
 from .example import firing
 from .formula import formula
+from .steps import result_text
 
 DEPTH = 4  # of the formulas; deeper parts are "..."
 
@@ -97,11 +98,9 @@ def before_and_after(rule: Rule) -> tuple[str, str] | None:
     if found is None:
         return None
     step, names = found
-    if step.after is None or step.after is step.before:
-        return formula(step.before, names, DEPTH), "computed once" if step.after else "not computed"
-    both = set(walk([step.before])) & set(walk([step.after]))
+    both = set(walk([step.before])) & set(walk([step.after or step.before]))
     shared = {node: name for node, name in names.items() if node in both}
-    return formula(step.before, shared, DEPTH), formula(step.after, shared, DEPTH)
+    return formula(step.before, shared, DEPTH), result_text(step, lambda n: formula(n, shared, DEPTH))
 
 
 def laid_out(sql: str) -> str:

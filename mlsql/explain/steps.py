@@ -48,12 +48,19 @@ def step_view(
         rule=s.rule.name,
         law=s.rule.law,
         before=formula(s.before, names, DEPTH),
-        after="" if s.after is None else formula(s.after, names, DEPTH),
+        after=result_text(s, lambda n: formula(n, names, DEPTH)),
         cost_before=cost_before,
         cost_after=cost_after,
         why=s.rule.why,
         difference=None if s.after is None else largest_difference(s.before, s.after),
     )
+
+
+def result_text(s: Step, write: Callable[[Node], str]) -> str:
+    """What a step made of a node: a formula, or in words where nothing took its place."""
+    if s.after is None:
+        return "not computed"
+    return "computed once" if s.after is s.before else write(s.after)
 
 
 def query_step_views(steps: Iterable[QueryStep]) -> list[StepView]:
@@ -99,16 +106,18 @@ def columns_of(views: Iterable[object], names: Sequence[str]) -> dict[str, list[
 
 
 def with_plan_differences(
-    views: Sequence[StepView], outputs: Sequence[Node], without: Callable[[str], Sequence[Node]], most_nodes: int
+    views: Sequence[StepView], outputs: Sequence[Node], without: Callable[[str], Sequence[Node] | None], most_nodes: int
 ) -> list[StepView]:
     """The steps, each with how far the whole plan's outputs are from those of the plan made without its rule.
 
     ``without`` plans anew without a rule. Both plans run on the same random rows. None for rules that are always on,
-    and for plans of more than ``most_nodes`` nodes, where it would take long.
+    for plans of more than ``most_nodes`` nodes, where it would take long, and where ``without`` finds no outputs that
+    can be compared.
     """
     found: dict[str, float | None] = {}
     small = sum(1 for _ in walk(outputs)) <= most_nodes
     for name in dict.fromkeys(v.rule for v in views):
         can_go = small and RULES[name].stage not in ALWAYS_ON
-        found[name] = differences(outputs, without(name)) if can_go else None
+        other = without(name) if can_go else None
+        found[name] = None if other is None else differences(outputs, other)
     return [replace(v, plan_difference=found[v.rule]) for v in views]

@@ -23,13 +23,14 @@ MOST_CHECKED = 400  # nodes of a plan that is made and run anew without each of 
 
 @dataclass(frozen=True)
 class History:
-    """How a plan came about. ``outputs`` are what it gives; ``without`` gives the same, planned without a rule."""
+    """How a plan came about. ``outputs`` are what it gives; ``without`` gives the same, planned without a rule,
+    or None if that plan's outputs are others."""
 
     phases: Sequence[Phase]
     names: Mapping[Node, str]
     machine: Machine
     outputs: Sequence[Node]
-    without: Callable[[str], Sequence[Node]]
+    without: Callable[[str], Sequence[Node] | None]
     runs: Runs = field(default_factory=lambda: SINGLE)
 
     @property

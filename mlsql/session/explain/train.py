@@ -137,15 +137,22 @@ def train_view(
 
 
 def train_history(model: Model, planned: Planned, plan: Callable[[Collection[str]], Planned]) -> History:
-    """How the plan of a loop came about; ``plan`` makes it anew without some rules."""
+    """How the plan of a loop came about; ``plan`` makes it anew without some rules.
 
-    def outputs(planned: Planned) -> list[Node]:
-        return [planned.loop.loss, *planned.loop.updates.values()]
+    A rule can decide where weights lie: those that are looked up are a table, and lie by themselves. Plans that keep
+    their weights in different states are not compared.
+    """
+    states = list(planned.loop.updates)
+
+    def outputs(loop: LoopPlan) -> list[Node]:
+        return [loop.loss, *loop.updates.values()]
+
+    def without(rule: str) -> list[Node] | None:
+        loop = plan([rule]).loop
+        return outputs(loop) if list(loop.updates) == states else None
 
     names = {**planned.loop.names, **model.names}
-    return History(
-        planned.phases, names, planned.machine, outputs(planned), lambda rule: outputs(plan([rule])), planned.runs
-    )
+    return History(planned.phases, names, planned.machine, outputs(planned.loop), without, planned.runs)
 
 
 def run_seconds(planned: Planned) -> float:
@@ -172,14 +179,18 @@ def parts_of_step(loop: LoopPlan) -> dict[Node, str]:
 
 
 def update_nodes(loop: LoopPlan, forward: Collection[Node]) -> set[Node]:
-    """The nodes of the update rule: what works on whole states or reads what the rule carries, and what needs these."""
+    """The nodes of the update rule: what works on whole states or reads what the rule carries, and what needs these.
+
+    What the gradient is made of is none, though it may look so: a model's only parameter is its whole state.
+    """
     nodes = list(walk([loop.loss, loop.rate, *loop.updates.values()]))
     whole = {s.type for s in loop.updates}
     carried = [s for s in loop.updates if s not in forward]
     on_states = [n for n in nodes if n.kind == "map" and n.type in whole]
     on_rows = [n for n in nodes if n.kind == "update" or isinstance(n, KeySum)]
     first = [n for n in (*carried, *on_states, *on_rows) if n not in forward]
-    return depends_on(nodes, first).difference(forward)
+    gradient = set(walk([n for n, name in loop.names.items() if name.startswith("gradient")]))
+    return depends_on(nodes, first).difference(forward, gradient)
 
 
 def until(statement: Train, settings: Settings) -> str:
