@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from ..planner.node import Node
+from ..types import UNIT, RowSet
 from .cost import Machine, seconds
 from .frequency import Frequency, Runs
 from .memo import Member, Memo
@@ -88,14 +89,15 @@ class Choice:
 
     # -- dynamic programming ---------------------------------------------------------------------------------------
 
-    def cheapest(self, forbidden: int | None = None) -> dict[int, tuple[float, Member]]:
-        """For each group, the expression of least cost if nothing were shared, and that cost."""
+    def cheapest(self, forbidden: Collection[int] = ()) -> dict[int, tuple[float, Member]]:
+        """For each group that needs none of those forbidden, the expression of least cost if nothing were shared, and
+        that cost."""
         best: dict[int, tuple[float, Member]] = {}
         changed = True
         while changed:
             changed = False
             for number, member in self.everything():
-                if number == forbidden:
+                if number in forbidden:
                     continue
                 cost = self.own[member.node]
                 for g in self.reads[member.node]:
@@ -204,28 +206,32 @@ class Choice:
         own = {g: self.own[m.node] for g, m in self.of.items() if self.refs[g] > 1}
         return sorted((g for g, c in own.items() if c >= share * self.time), key=lambda g: (-own[g], g))
 
-    def evict(self, number: int) -> list[int]:
-        """Choose anew for all that read a group, so that it is not read; gives what changed (nothing: not possible)."""
-        best = self.cheapest(number)
-        users = self.above(number)
-        if self.is_root(number) or any(g not in best for g in users if g != number):
+    def rows_in_steps(self) -> dict[RowSet, set[int]]:
+        """By row set, the groups with a value a row that are computed in every step."""
+        found: dict[RowSet, set[int]] = {}
+        for number, group in enumerate(self.memo.groups):
+            if group.members and group.often == Frequency.STEP and group.type.rows != UNIT:
+                found.setdefault(group.type.rows, set()).add(number)
+        return found
+
+    def evict(self, gone: Collection[int]) -> list[int]:
+        """Choose anew for all that read some groups, so that none is read; gives what changed (if it can be)."""
+        best = self.cheapest(gone)
+        if any(self.memo.find(root) not in best for root in self.memo.roots):
             return []
+        users = self.above(gone)
         kept, self.best = self.best, best
         changed = []
-        for g in sorted(users - {number}, reverse=True):
-            if g in self.refs and self.of[g] is not best[g][1]:
+        for g in sorted(users.difference(gone), reverse=True):
+            if g in self.refs and g in best and self.of[g] is not best[g][1]:
                 self.switch(g, best[g][1])
                 changed.append(g)
         self.best = kept
-        return changed
+        return [g for g in changed if g in self.refs]
 
-    def is_root(self, number: int) -> bool:
-        """Whether a group is an output of the plan."""
-        return number in map(self.memo.find, self.memo.roots)
-
-    def above(self, number: int) -> set[int]:
-        """The groups in use that read a group, directly or through others, and the group."""
-        reached = {number}
+    def above(self, groups: Collection[int]) -> set[int]:
+        """The groups in use that read some groups, directly or through others, and these."""
+        reached = set(groups)
         grew = True
         while grew:
             more = {g for g, m in self.of.items() if g not in reached and reached.intersection(self.reads[m.node])}

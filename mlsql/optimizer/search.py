@@ -2,7 +2,8 @@
 
 Taking the best plan out of a memo whose expressions share inputs is NP-hard, so it is climbed to: from the plan that
 came in, each time by the change that saves most. A change is another expression for one group, or for all that would
-otherwise read a costly one. What a change brings in is chosen by dynamic programming, as if nothing were shared.
+otherwise read a costly one, or a value a row. What a change brings in is chosen by dynamic programming, as if nothing
+were shared.
 """
 
 from __future__ import annotations
@@ -134,23 +135,24 @@ class _Climb:
         if member.rule is not None and member.before is not None:
             self.steps.append(Step(STAGE, member.rule, member.before, member.node, cost_before, self.choice.cost))
 
-    # -- a shared value done without ------------------------------------------------------------------------------
+    # -- values done without --------------------------------------------------------------------------------------
 
     def best_eviction(self) -> bool:
-        """Do without a costly value that several read, if that is cheaper than to have it."""
-        for number in self.choice.shared(COSTLY):
-            before = self.choice.cost
-            with self.choice.trial() as trial:
-                changed = self.choice.evict(number)
-                if changed and before - self.choice.cost > WORTH * before and not self.choice.is_cyclic():
-                    trial.keep()
-                    for at in changed:
-                        member = self.choice.of[at]
-                        if member.rule is not None and member.before is not None:
-                            self.steps.append(
-                                Step(STAGE, member.rule, member.before, member.node, before, self.choice.cost)
-                            )
-                    return True
+        """Do without a costly value that several read, or without any value a row in the steps, if that is cheaper."""
+        rows = sorted(self.choice.rows_in_steps().items(), key=lambda item: (item[0].name, item[0].rows or 0))
+        every = [{g} for g in self.choice.shared(COSTLY)] + [groups for _, groups in rows]
+        return any(map(self.evict, every))
+
+    def evict(self, gone: set[int]) -> bool:
+        """Do without some values, if that is cheaper than to have them."""
+        before, count = self.choice.cost, len(self.steps)
+        with self.choice.trial() as trial:
+            for at in self.choice.evict(gone):
+                self.note(at, self.choice.of[at], before)
+            if before - self.choice.cost > WORTH * before and not self.choice.is_cyclic():
+                trial.keep()
+                return True
+        del self.steps[count:]
         return False
 
     # -- what lost -------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Conditions of WHERE that the optimizer understands: a column that equals a literal, a call that is above or below one."""
+"""Conditions of WHERE that the optimizer understands: a column equal to a literal, a call above or below one."""
 
 from __future__ import annotations
 
