@@ -64,7 +64,13 @@ def moment(spec: str, x: Array, y: Array, out: Array) -> None:
 
 
 def matrix_product(spec: str) -> Callable[[Array, Array], Any]:
-    """A contraction of two arrays, by a matrix product where it is one."""
+    """A contraction of two arrays, by a matrix product where it is one; so is a sum of rows times a number."""
+    operands, out = spec.split("->")
+    a, b = operands.split(",")
+    if not b and out == a.removeprefix(ROW):
+        return sum_of_rows
+    if not a and out == b.removeprefix(ROW):
+        return lambda x, y: sum_of_rows(y, x)
     form = as_matrix_product(spec)
     if form is None:
         return lambda x, y: np.einsum(spec, x, y, optimize=True)
@@ -76,6 +82,11 @@ def matrix_product(spec: str) -> Callable[[Array, Array], Any]:
         return b @ a if swapped else a @ b
 
     return product
+
+
+def sum_of_rows(x: Array, number: Array) -> Any:
+    """The rows of x, added up by a matrix product, times a number."""
+    return (np.ones(len(x)) @ x.reshape(len(x), -1)).reshape(x.shape[1:]) * number
 
 
 def place_parts(parts: Sequence[Array], windows: Sequence[Array]) -> None:
