@@ -52,7 +52,7 @@ from mlsql.planner.ops import (
     dot,
 )
 from mlsql.session.core import Session
-from mlsql.session.predict import predictor
+from mlsql.session.query.functions import predictor
 from mlsql.session.train import prepare, trainer_of
 from mlsql.types import FLOAT, INTEGER, UNIT, RowSet
 
@@ -92,10 +92,8 @@ def training(title: str, model: str, tables: dict[str, pa.Table], solver: str, o
     prepared = prepare(session, statement)
     loop = prepared.loop
     outputs = [loop.loss, loop.rate, *loop.updates.values()]
-    kind, its_rows = trainer_of(session, prepared)
-    constants = {p.node: prepared.first[n] for n, p in prepared.model.parameters.items()}
-    trainer = kind(loop, prepared.dataset.columns, prepared.first, constants, table_rows=prepared.dataset.rows,
-                   stop_on_nan=False, **its_rows)  # fmt: skip
+    trainer = trainer_of(session, prepared)
+    trainer.stop_on_nan = False
 
     def run() -> float:
         trainer.log.clear()
