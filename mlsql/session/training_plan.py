@@ -15,7 +15,7 @@ from ..autodiff.updates import Solver
 from ..errors import NotSupportedError, Place, ProgrammingError
 from ..executor.train import Limits, LoopPlan, condition
 from ..optimizer.cost import Machine
-from ..optimizer.frequency import Frequency, Runs
+from ..optimizer.frequency import Frequency, Runs, is_learned
 from ..optimizer.rule import Alternative, Step
 from ..optimizer.search import Goal
 from ..optimizer.stages import optimize, optional_rules, simplify
@@ -24,7 +24,7 @@ from ..planner.binder import bind_model
 from ..planner.expressions import bind_expression
 from ..planner.model import Model
 from ..planner.node import Node, walk
-from ..planner.ops import Column, Counter, Index, State, one
+from ..planner.ops import Column, Counter, Index, Positions, State, one
 from ..planner.plan import Plan
 from ..planner.restrict import Restriction
 from ..types import BOOLEAN, UNIT, RowSet, TypeProblem
@@ -177,7 +177,7 @@ def plan_training(
     iterate = training.iterate
     outputs = {"loss": iterate.loss, "rate": rate, **{str(i): n for i, n in enumerate(iterate.updates)}}
     loop_plan = Plan(outputs, training.names)
-    goal = Goal(machine, {Frequency.ONCE: 1, Frequency.STEP: total})
+    goal = Goal(machine, {Frequency.ONCE: 1, Frequency.STEP: total}, room(settings, loop_plan))
     optimized = optimize(loop_plan, without, goal=goal)
     best = list(optimized.plan.outputs.values())
     updates = {s: n for s, n in zip(iterate.states, best[2:], strict=True) if isinstance(s, State)}
@@ -194,6 +194,17 @@ def plan_training(
             (loop_plan, optimized.steps, optimized.plan),
         ),
     )  # fmt: skip
+
+
+def room(settings: Settings, plan: Plan) -> int | None:
+    """The bytes that MEMORY leaves for values from before the loop, beside the columns, the states and what a step
+    computes; None without MEMORY."""
+    if settings.memory is None:
+        return None
+    nodes = list(plan.nodes())
+    lasting = sum(n.nbytes for n in nodes if isinstance(n, (Column, Positions, State)))
+    passing = max((n.nbytes for n in nodes if n.inputs and is_learned(n)), default=0)
+    return max(0, settings.memory - lasting - 2 * passing)
 
 
 @dataclass(frozen=True)

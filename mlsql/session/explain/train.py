@@ -123,7 +123,7 @@ def train_view(
     steps = planned.runs[Frequency.STEP]
     return PlanView(
         title=f"TRAIN {statement.model} WITH {settings.solver.name}: {until(statement, settings)}, {pace(loop)}",
-        top=f"iterate {number(steps)} steps",
+        top=f"iterate {number(steps)} step{'' if steps == 1 else 's'}",
         roots=roots,
         operators=tuple(described.operators.values()),
         seconds=run_seconds(planned),
@@ -196,7 +196,7 @@ def update_nodes(loop: LoopPlan, forward: Collection[Node]) -> set[Node]:
 def until(statement: Train, settings: Settings) -> str:
     """When the run ends."""
     limits = settings.limits
-    until = f"{limits.epochs} epochs" if limits.epochs else f"{limits.steps} steps in all"
+    until = times(limits.epochs, "epoch") if limits.epochs else f"{times(limits.steps or 0, 'step')} in all"
     if statement.until is not None or not (limits.epochs or limits.steps):
         until = "until told to stop" + (f", at most {until}" if limits.epochs or limits.steps else "")
     return until
@@ -206,8 +206,17 @@ def pace(loop: LoopPlan) -> str:
     """How many steps an epoch has and how many rows a step reads; of each group, if there are groups."""
     size = loop.batch.rows or 1
     groups = next(iter(loop.spans.values()))[0].rows
-    rows = f"{size} rows" if groups == UNIT else f"{size // (groups.rows or 1)} rows of each of {groups.rows} groups"
-    return f"{loop.steps} steps an epoch, {rows} a step"
+    rows = (
+        times(size, "row")
+        if groups == UNIT
+        else f"{times(size // (groups.rows or 1), 'row')} of each of {groups.rows} groups"
+    )
+    return f"{times(loop.steps, 'step')} an epoch, {rows} a step"
+
+
+def times(count: int, what: str) -> str:
+    """So many of something."""
+    return f"{count} {what}" + ("" if count == 1 else "s")
 
 
 def work(outputs: Sequence[Node], arena_bytes: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -11,6 +12,8 @@ from ...parser.blocks import Block, Item, Piece
 from ...parser.statements import PredictCall
 from .context import PASS, Edit, QueryText, Rewriting
 
+NAME = r'(?:\w+|"(?:[^"]|"")+")'
+PLAIN_COLUMN = re.compile(rf"(?:{NAME}\s*\.\s*)?({NAME})")
 JOINS = ("", "LEFT", "RIGHT", "FULL", "CROSS")
 
 
@@ -112,13 +115,37 @@ def below(query: QueryText, block: Block, call: PredictCall, side: Item, costs: 
     hidden, alias = query.hidden(), quoted(side.alias)
     variant = query.variant(call)
     lenient = query.call_text(call, replace(variant, lenient=True))
-    edits = [Edit(side.place, f"(SELECT *, {lenient} AS {hidden} FROM {side.place.source}) AS {alias}")]
+    carried = as_text(query, block, call, side)
+    added = [
+        f"CASE WHEN {hidden} IS NULL THEN CAST({call.arguments[i].place.source} AS VARCHAR) END AS {name}"
+        for i, (name, _) in carried.items()
+    ]
+    columns = ", ".join([f"{lenient} AS {hidden}", *added])
+    edits = [Edit(side.place, f"(SELECT *, {columns} FROM {side.place.source}) AS {alias}")]
     for other in same_calls(query, block, call):
-        again = query.call_text(other, replace(variant, final=True))
+        back = [Edit(other.arguments[i].place, f"CAST({alias}.{n} AS {t})") for i, (n, t) in carried.items()]
+        again = query.call_text(other, replace(variant, final=True), edits=back)
         text = f"CASE WHEN {alias}.{hidden} IS NULL THEN {again} ELSE {alias}.{hidden} END"
         edits.append(Edit(other.place, f"{text} AS {query.column(other)}" if other.is_column else f"({text})"))
-    edits += [Edit(c.place, f"{c.place.source} EXCLUDE ({hidden})") for c in stars(block, side)]
+    names = ", ".join([hidden, *(name for name, _ in carried.values())])
+    edits += [Edit(c.place, f"{c.place.source} EXCLUDE ({names})") for c in stars(block, side)]
     return query.rewriting(block, edits, cost_before=costs[0], cost_after=costs[1])
+
+
+def as_text(query: QueryText, block: Block, call: PredictCall, side: Item) -> dict[int, tuple[str, str]]:
+    """The arguments that go through the join as text, and only where the model refused the row: by their number a name
+    for the text and the type that it is of.
+
+    DuckDB joins by a table of direct places unless a column on that side is a list or an array.
+    """
+    types = {name.lower(): type_text for name, type_text in query.columns(side, block) or ()}
+    found: dict[int, tuple[str, str]] = {}
+    for i, argument in enumerate(call.arguments):
+        column = PLAIN_COLUMN.fullmatch(argument.place.source.strip())
+        name = column[1].strip('"').replace('""', '"').lower() if column else ""
+        if types.get(name, "").endswith("]"):
+            found[i] = (query.hidden(), types[name])
+    return found
 
 
 def same_calls(query: QueryText, block: Block, call: PredictCall) -> list[PredictCall]:
