@@ -101,15 +101,16 @@ class Numbers:
             place = self.number.get(step.before)
             change = self.compared(kept, None, None)
             return kept, Change(change.set, change.gone, place, None)
-        if step.after is step.before:
-            return list(outputs), self.compared(outputs, step.before, step.after)
-        new = rebuilt(outputs, {step.before: step.after})
-        before = self.number.get(step.before)
+        seen, made = step.place or (step.before, step.after)
+        if made is seen:
+            return list(outputs), self.compared(outputs, seen, made)
+        new = rebuilt(outputs, {seen: made})
+        before = self.number.get(seen)
         for old, node in new.items():
-            if old is not node and old is not step.before and node not in self.number:
+            if old is not node and old is not seen and node not in self.number:
                 self.number[node] = self.number[old]
         roots = [new[n] for n in outputs]
-        change = self.compared(roots, step.before, step.after)
+        change = self.compared(roots, seen, made)
         return roots, Change(change.set, change.gone, before, change.after)
 
     def stale(self) -> dict[int, tuple[Node, Inputs]]:

@@ -42,7 +42,6 @@ class Choice:
         self.of: dict[int, Member] = {}
         self.refs: dict[int, int] = {}
         self.time = 0.0
-        self.cost_before = 0.0
         self.journal: Trial | None = None
         self.new: list[int] = []  # groups that came into use since the last ``improve_new``
         self.reads = {m.node: memo.inputs(m.node) for _, m in self.everything()}
@@ -177,16 +176,17 @@ class Choice:
             self.put(self.of, g, None)
             stack += self.reads[member.node]
 
-    def improve_new(self) -> Iterator[int]:
-        """Give the groups that came into use their best expression, one after another; gives those that changed."""
+    def improve_new(self) -> Iterator[tuple[int, float, Node]]:
+        """Give the groups that came into use their best expression, one after another; gives those that changed, each
+        with the cost and its node before."""
         at = 0
         while at < len(self.new):
             g = self.new[at]
             at += 1
             if g in self.refs and self.best[g][1] is not self.of[g]:
-                self.cost_before = self.cost
+                cost, old = self.cost, self.node(g)
                 self.switch(g, self.best[g][1], plainly=True)
-                yield g
+                yield g, cost, old
 
     def way(self, number: int, member: Member) -> list[tuple[int, Member]]:
         """The expressions of a group from one of the plan's own to the given one, as the rules made them."""
@@ -214,20 +214,20 @@ class Choice:
                 found.setdefault(group.type.rows, set()).add(number)
         return found
 
-    def evict(self, gone: Collection[int]) -> list[int]:
-        """Choose anew for all that read some groups, so that none is read; gives what changed (if it can be)."""
+    def evict(self, gone: Collection[int]) -> Iterator[tuple[int, float, Node]]:
+        """Choose anew for all that read some groups, so that none is read, if that can be; gives what changed, each
+        with the cost and its node before."""
         best = self.cheapest(gone)
         if any(self.memo.find(root) not in best for root in self.memo.roots):
-            return []
+            return
         users = self.above(gone)
-        kept, self.best = self.best, best
-        changed = []
         for g in sorted(users.difference(gone), reverse=True):
             if g in self.refs and g in best and self.of[g] is not best[g][1]:
+                cost, old = self.cost, self.node(g)
+                kept, self.best = self.best, best
                 self.switch(g, best[g][1])
-                changed.append(g)
-        self.best = kept
-        return [g for g in changed if g in self.refs]
+                self.best = kept
+                yield g, cost, old
 
     def above(self, groups: Collection[int]) -> set[int]:
         """The groups in use that read some groups, directly or through others, and these."""
@@ -263,10 +263,19 @@ class Choice:
                 stack += [(i, False) for i in self.reads[self.of[g].node] if i not in done]
         return False
 
+    def node(self, number: int) -> Node:
+        """The node that stands for a group in the plan."""
+        return self.made([number])[number]
+
     def realized(self, nodes: Iterable[Node]) -> dict[Node, Node]:
         """The node that stands for each of the given ones in the plan, where its value is still computed."""
+        made = self.made(map(self.memo.find, self.memo.roots))
+        return {n: made[g] for n in nodes if (g := self.memo.group(n)) in made}
+
+    def made(self, groups: Iterable[int]) -> dict[int, Node]:
+        """The nodes of some groups and of all that they read."""
         made: dict[int, Node] = {}
-        stack = [(self.memo.find(r), False) for r in self.memo.roots]
+        stack = [(g, False) for g in groups]
         while stack:
             g, is_ready = stack.pop()
             if g in made:
@@ -277,4 +286,4 @@ class Choice:
             else:
                 stack.append((g, True))
                 stack += [(i, False) for i in self.reads[node] if i not in made]
-        return {n: made[g] for n in nodes if (g := self.memo.group(n)) in made}
+        return made

@@ -108,6 +108,7 @@ class Step:
     """One rewriting that happened: which rule, and the node before and after (None: it is gone).
 
     The costs are estimated seconds of the whole run before and after; None for rules that need no cost to be right.
+    ``place`` are the nodes that changed places in the plan, where they are others than those that the rule saw.
     """
 
     stage: str
@@ -116,6 +117,7 @@ class Step:
     after: Node | None
     cost_before: float | None = None
     cost_after: float | None = None
+    place: tuple[Node, Node] | None = None
 
 
 @dataclass(frozen=True)

@@ -119,21 +119,23 @@ class _Climb:
         before, count = choice.cost, len(self.steps)
         with choice.trial() as trial:
             for at, other in choice.way(number, member):
-                cost = choice.cost
+                cost, old = choice.cost, choice.node(at)
                 choice.switch(at, other, plainly=True)
-                self.note(at, other, cost)
-            for at in choice.improve_new():
-                self.note(at, choice.of[at], choice.cost_before)
+                self.note(at, cost, old)
+            for at, cost, old in choice.improve_new():
+                self.note(at, cost, old)
             if before - choice.cost > WORTH * before and not choice.is_cyclic():
                 trial.keep()
                 return True
         del self.steps[count:]
         return False
 
-    def note(self, number: int, member: Member, cost_before: float) -> None:
-        """Write down a step."""
+    def note(self, number: int, cost_before: float, before: Node) -> None:
+        """Write down that a group has another expression now, in place of ``before``."""
+        member, place = self.choice.of[number], (before, self.choice.node(number))
         if member.rule is not None and member.before is not None:
-            self.steps.append(Step(STAGE, member.rule, member.before, member.node, cost_before, self.choice.cost))
+            costs = cost_before, self.choice.cost
+            self.steps.append(Step(STAGE, member.rule, member.before, member.node, *costs, place))
 
     # -- values done without --------------------------------------------------------------------------------------
 
@@ -147,8 +149,8 @@ class _Climb:
         """Do without some values, if that is cheaper than to have them."""
         before, count = self.choice.cost, len(self.steps)
         with self.choice.trial() as trial:
-            for at in self.choice.evict(gone):
-                self.note(at, self.choice.of[at], before)
+            for at, cost, old in self.choice.evict(gone):
+                self.note(at, cost, old)
             if before - self.choice.cost > WORTH * before and not self.choice.is_cyclic():
                 trial.keep()
                 return True
