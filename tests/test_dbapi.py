@@ -296,3 +296,19 @@ def test_progress_is_told_and_can_be_turned_off():
     assert told[0] == ("start", "m")
     assert told[-1] == ("stop", None)
     assert told.count(("stop", None)) == 1
+
+
+@pytest.mark.parametrize("optimizer", ["true", "false"])
+def test_a_column_in_which_predict_stands_is_named_as_it_was_written(optimizer):
+    con = mlsql.connect()
+    con.execute("CREATE MODEL twice INPUT (x FLOAT) PARAMETERS (w FLOAT INIT 2) AS SELECT x * w AS prediction")
+    con.execute("CREATE TABLE d AS SELECT i AS id, i::FLOAT AS x FROM range(10) r(i)")
+    con.execute("CREATE TABLE f AS SELECT i % 10 AS k FROM range(1000) r(i)")
+    con.execute(f"SET mlsql_optimizer = {optimizer}")
+    names = {
+        "SELECT id,  1 +\n PREDICT(twice, x) FROM d": ["id", "1 + PREDICT(twice, x)"],
+        "SELECT max(PREDICT(twice, d.x)) FROM f JOIN d ON d.id = f.k": ["max(PREDICT(twice, d.x))"],
+        "SELECT PREDICT(twice, x), -PREDICT(twice, x) AS less FROM d": ["prediction", "less"],
+    }  # fmt: skip
+    for query, expected in names.items():
+        assert [c[0] for c in con.execute(query).description] == expected

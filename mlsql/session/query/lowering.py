@@ -11,6 +11,7 @@ import pyarrow as pa
 from ...errors import Error, Place, ProgrammingError, listed, suggest
 from ...executor.catalog import StoredVersion
 from ...executor.dataset import match, quoted
+from ...parser.blocks import blocks
 from ...parser.statements import PredictCall, Query, SelectSql
 from ...planner.model import Model
 from ..core import Session
@@ -50,6 +51,7 @@ class Lowering:
     def __init__(self, session: Session, statement: SelectSql, found: Found | None = None) -> None:
         self.session, self.statement, self.found = session, statement, found or Found()
         self.variants = self.found.variants
+        self.names = names_of_columns(statement)
 
     def trained(self, call: PredictCall) -> tuple[Model, StoredVersion | None]:
         """The model of a call; its parameters are read once a statement, however often it is called."""
@@ -70,8 +72,15 @@ class Lowering:
         text, at = "", start
         for call in self.statement.predicts:
             if at <= call.place.start and call.place.end <= end:
-                text += self.statement.text[at : call.place.start] + self.named(call)
+                text += self.verbatim(at, call.place.start) + self.named(call)
                 at = call.place.end
+        return text + self.verbatim(at, end) + self.names.get(end, "")
+
+    def verbatim(self, start: int, end: int) -> str:
+        """The text of a span as it was written, and the names of columns that end in it."""
+        text, at = "", start
+        for place in sorted(p for p in self.names if start <= p < end):
+            text, at = text + self.statement.text[at:place] + self.names[place], place
         return text + self.statement.text[at:end]
 
     def named(self, call: PredictCall) -> str:
@@ -191,6 +200,18 @@ class Lowering:
             return literals[0]
         columns = [f"{v} AS {quoted(n)}" for n, v in zip(wanted, literals, strict=True)]
         return f"(SELECT *, {', '.join(columns)} FROM {self.argument(call.arguments[0].place)})"
+
+
+def names_of_columns(statement: SelectSql) -> dict[int, str]:
+    """By where they end, names for columns of a select in which a call stands among other things: as they were written,
+    since DuckDB would name them after the function that a call becomes."""
+    found = {}
+    for block in blocks(statement.text, statement.predicts):
+        for column in block.columns:
+            whole = len(column.calls) == 1 and column.calls[0].place == column.body
+            if column.alias is None and not column.star and column.calls and not whole:
+                found[column.body.end] = f" AS {quoted(' '.join(column.body.source.split()))}"
+    return found
 
 
 def lowered(session: Session, statement: SelectSql, found: Found | None = None) -> str:
