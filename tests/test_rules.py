@@ -23,6 +23,7 @@ from support import (
     with_gradients,
 )
 
+import mlsql.session.query.plan  # noqa: F401  (its rules are in the book too)
 from mlsql.autodiff.gradient import gradients
 from mlsql.autodiff.training import gradients_of, spans_of, view_of
 from mlsql.errors import InternalError

@@ -1,6 +1,7 @@
 """The rule book: every rule of the optimizer as a page for people, with what it does to its example.
 
-``docs/rules.md`` is this text; ``scripts/rules.sh`` writes it again.
+``docs/rules.md`` is this text, with the rules about queries that ``session/query`` enters; ``scripts/rules.sh`` writes
+it again.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import itertools
 import re
 import sys
 
-from ..optimizer.rule import RULES, Rule
+from ..optimizer.rule import QUERY_RULES, RULES, Rule
 from ..optimizer.stages import STAGES
 from ..planner.node import walk
 from .example import firing
@@ -28,13 +29,15 @@ nothing else: what it does to a plan is a series of these steps, and `EXPLAIN (S
 Every rule stands with the names by which databases and machine learning know it, and with an example. What is shown
 under an example is the first thing that the rule does to its loss or gradient, in the names of the statement.
 `tests/test_rules.py` runs each example with the rule on and off: the loss and the gradients are the same.
+`tests/test_query_rewrites.py` does so with the rules about queries: the rows are the same.
 """
 
 
 def book() -> str:
     """The whole of it, as Markdown: the stages, then a section a family and a page a rule."""
     parts = [HEAD, stages()]
-    for module, rules in itertools.groupby(RULES.values(), lambda r: r.apply.__module__):
+    rules_of_all = (*RULES.values(), *QUERY_RULES.values())
+    for module, rules in itertools.groupby(rules_of_all, lambda r: r.apply.__module__):
         parts += [f"## {title(module)}\n\n{plain(sys.modules[module].__doc__ or '')}\n", *map(page, rules)]
     return "\n".join(parts)
 
@@ -46,8 +49,10 @@ def stages() -> str:
 
 
 def title(module: str) -> str:
-    """The name of a family of rules: that of its file."""
-    return module.rpartition(".")[2].replace("_", " ").capitalize()
+    """The name of a family of rules: that of its file; families of rules about queries say so."""
+    room, _, name = module.rpartition(".")
+    words = name.replace("_", " ")
+    return f"Queries: {words}" if room.endswith("query") else words.capitalize()
 
 
 def plain(docstring: str) -> str:
@@ -107,7 +112,3 @@ def laid_out(sql: str) -> str:
     """A statement with each of its clauses and common table expressions on a line."""
     clause = r" (?=(?:AS (?:SELECT|WITH)|MINIMIZE|INPUT|TARGET|PARAMETERS)\b)"
     return re.sub(clause + r"|(?<=\)) (?=SELECT\b)|(?<=\),) (?=\w+ AS \(SELECT\b)", "\n", sql)
-
-
-if __name__ == "__main__":
-    print(book(), end="")
