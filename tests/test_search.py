@@ -16,14 +16,17 @@ from support import MANY_STEPS, bind, bind_rows, in_double, loss_of, parameters,
 
 from mlsql.autodiff.gradient import gradients
 from mlsql.optimizer import memo as memos
+from mlsql.optimizer.choice import Choice, Cycle
 from mlsql.optimizer.frequency import Frequency, frequencies
-from mlsql.optimizer.rule import RULES
+from mlsql.optimizer.memo import Memo
+from mlsql.optimizer.rewriter import Rewriter
+from mlsql.optimizer.rule import RULES, Rule
 from mlsql.optimizer.search import Goal
 from mlsql.optimizer.stages import Optimized, optimize, simplify
 from mlsql.planner.node import Node
-from mlsql.planner.ops import Concat, Contract, GroupJoin, Moment, Take
+from mlsql.planner.ops import Concat, Contract, Exp, GroupJoin, Log, Moment, Parameter, Take
 from mlsql.planner.plan import Plan
-from mlsql.types import RowSet
+from mlsql.types import FLOAT, RowSet
 
 EXPLORING = [r.name for r in RULES.values() if r.stage == "explore"]
 
@@ -235,6 +238,23 @@ def test_a_budget_that_runs_out_is_told(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(memos, "MAX_EXPRESSIONS", 3)
     found = trained(table(LINEAR, 1_000), goal(200))
     assert found.notes and "the search stopped" in found.notes[0]
+
+
+def test_an_expression_that_reads_itself_is_no_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """exp(x) = log(exp(exp(x))) holds, but nothing can be computed of itself."""
+    law = Rule("around", "explore", "", "", "", "", "", "", "", "", (Exp,), lambda n: Log(Exp(n)))
+    monkeypatch.setitem(RULES, "around", law)
+    value = Exp(Parameter("w", FLOAT))
+    memo = Memo([value], Rewriter("explore"), Rewriter("simplify", without=["log_of_exp"]))
+    memo.explore()
+    choice = Choice(memo, goal(1).machine, goal(1).runs, None)
+    (around,) = [m for m in memo.groups[memo.group(value)].members if m.rule is law]
+    with choice.trial():
+        choice.switch(memo.group(value), around)
+        with pytest.raises(Cycle):
+            choice.is_plan()
+    assert choice.node(memo.group(value)) is value
+    assert optimize(Plan({"y": value}), ["log_of_exp"]).plan.outputs["y"] is value
 
 
 def test_the_search_finds_the_same_plan_every_time() -> None:

@@ -22,6 +22,10 @@ DEAR = 1.0  # seconds for each byte beyond the limit: a plan that does not fit c
 DEAREST = 1e9
 
 
+class Cycle(Exception):
+    """A group would read itself: this choice is no plan."""
+
+
 class Trial:
     """Changes that are undone when the trial ends, unless they are kept."""
 
@@ -43,7 +47,7 @@ class Choice:
         self.refs: dict[int, int] = {}
         self.time = 0.0
         self.journal: Trial | None = None
-        self.new: list[int] = []  # groups that came into use since the last ``improve_new``
+        self.new: list[int] = []  # groups that came into use in this trial
         self.reads = {m.node: memo.inputs(m.node) for _, m in self.everything()}
         self.own = {m.node: self.time_of(g, m.node) for g, m in self.everything()}
         self.best = self.cheapest()
@@ -176,17 +180,23 @@ class Choice:
             self.put(self.of, g, None)
             stack += self.reads[member.node]
 
-    def improve_new(self) -> Iterator[tuple[int, float, Node]]:
-        """Give the groups that came into use their best expression, one after another; gives those that changed, each
-        with the cost and its node before."""
+    def change(self, number: int, member: Member) -> Iterator[tuple[int, float, Node]]:
+        """Give a group another expression by the way on which the rules came to it, and the groups that this brings
+        into use their best; gives what changed, each with the cost and its node before."""
+        for g, other in self.way(number, member):
+            yield self.noted(g, other)
         at = 0
         while at < len(self.new):
             g = self.new[at]
             at += 1
             if g in self.refs and self.best[g][1] is not self.of[g]:
-                cost, old = self.cost, self.node(g)
-                self.switch(g, self.best[g][1], plainly=True)
-                yield g, cost, old
+                yield self.noted(g, self.best[g][1])
+
+    def noted(self, number: int, member: Member) -> tuple[int, float, Node]:
+        """Give a group in use another expression; gives the group, and the cost and its node before."""
+        cost, old = self.cost, self.node(number)
+        self.switch(number, member, plainly=True)
+        return number, cost, old
 
     def way(self, number: int, member: Member) -> list[tuple[int, Member]]:
         """The expressions of a group from one of the plan's own to the given one, as the rules made them."""
@@ -245,26 +255,12 @@ class Choice:
         """The groups of the plan, in the order of their numbers."""
         return sorted(self.refs)
 
-    def is_cyclic(self) -> bool:
-        """Whether some group would read itself."""
-        done: set[int] = set()
-        open_: set[int] = set()
-        stack = [(self.memo.find(r), False) for r in self.memo.roots]
-        while stack:
-            g, is_left = stack.pop()
-            if is_left:
-                open_.discard(g)
-                done.add(g)
-            elif g in open_:
-                return True
-            elif g not in done:
-                open_.add(g)
-                stack.append((g, True))
-                stack += [(i, False) for i in self.reads[self.of[g].node] if i not in done]
-        return False
+    def is_plan(self) -> bool:
+        """Whether the outputs can be computed. Raises Cycle if not."""
+        return bool(self.made(map(self.memo.find, self.memo.roots)))
 
     def node(self, number: int) -> Node:
-        """The node that stands for a group in the plan."""
+        """The node that stands for a group in the plan. Raises Cycle."""
         return self.made([number])[number]
 
     def realized(self, nodes: Iterable[Node]) -> dict[Node, Node]:
@@ -273,8 +269,9 @@ class Choice:
         return {n: made[g] for n in nodes if (g := self.memo.group(n)) in made}
 
     def made(self, groups: Iterable[int]) -> dict[int, Node]:
-        """The nodes of some groups and of all that they read."""
+        """The nodes of some groups and of all that they read. Raises Cycle if one of them would read itself."""
         made: dict[int, Node] = {}
+        begun: set[int] = set()
         stack = [(g, False) for g in groups]
         while stack:
             g, is_ready = stack.pop()
@@ -283,7 +280,10 @@ class Choice:
             node = self.of[g].node
             if is_ready:
                 made[g] = node.with_inputs(made[i] for i in self.reads[node])
+            elif g in begun:
+                raise Cycle
             else:
+                begun.add(g)
                 stack.append((g, True))
                 stack += [(i, False) for i in self.reads[node] if i not in made]
         return made

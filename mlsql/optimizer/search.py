@@ -8,12 +8,13 @@ were shared.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from ..planner.node import Node
 from ..planner.plan import Plan
-from .choice import Choice
+from .choice import Choice, Cycle
 from .cost import Machine
 from .frequency import SINGLE, Runs
 from .memo import Member, Memo
@@ -112,19 +113,18 @@ class _Climb:
             return self.choice.cost
 
     def take(self, number: int, member: Member) -> bool:
-        """Change the expression of a group if that saves something, and write down the way there."""
-        choice = self.choice
-        if number not in choice.refs or member is choice.of[number]:
+        """Change the expression of a group if that still saves something."""
+        if number not in self.choice.refs or member is self.choice.of[number]:
             return False
-        before, count = choice.cost, len(self.steps)
-        with choice.trial() as trial:
-            for at, other in choice.way(number, member):
-                cost, old = choice.cost, choice.node(at)
-                choice.switch(at, other, plainly=True)
-                self.note(at, cost, old)
-            for at, cost, old in choice.improve_new():
-                self.note(at, cost, old)
-            if before - choice.cost > WORTH * before and not choice.is_cyclic():
+        return self.made_cheaper(self.choice.change(number, member))
+
+    def made_cheaper(self, changes: Iterable[tuple[int, float, Node]]) -> bool:
+        """Make changes and write each down; undo them all unless they save something."""
+        before, count = self.choice.cost, len(self.steps)
+        with self.choice.trial() as trial, contextlib.suppress(Cycle):
+            for number, cost, old in changes:
+                self.note(number, cost, old)
+            if before - self.choice.cost > WORTH * before and self.choice.is_plan():
                 trial.keep()
                 return True
         del self.steps[count:]
@@ -143,19 +143,7 @@ class _Climb:
         """Do without a costly value that several read, or without any value a row in the steps, if that is cheaper."""
         rows = sorted(self.choice.rows_in_steps().items(), key=lambda item: (item[0].name, item[0].rows or 0))
         every = [{g} for g in self.choice.shared(COSTLY)] + [groups for _, groups in rows]
-        return any(map(self.evict, every))
-
-    def evict(self, gone: set[int]) -> bool:
-        """Do without some values, if that is cheaper than to have them."""
-        before, count = self.choice.cost, len(self.steps)
-        with self.choice.trial() as trial:
-            for at, cost, old in self.choice.evict(gone):
-                self.note(at, cost, old)
-            if before - self.choice.cost > WORTH * before and not self.choice.is_cyclic():
-                trial.keep()
-                return True
-        del self.steps[count:]
-        return False
+        return any(self.made_cheaper(self.choice.evict(gone)) for gone in every)
 
     # -- what lost -------------------------------------------------------------------------------------------------
 
