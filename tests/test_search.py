@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 import pytest
-from support import MANY_STEPS, bind, bind_rows, in_double, loss_of, parameters, random_leaves, run
+from support import MANY_STEPS, bind, bind_rows, in_double, loss_of, moved, parameters, random_leaves, run
 
 from mlsql.autodiff.gradient import gradients
 from mlsql.optimizer import memo as memos
@@ -24,7 +24,7 @@ from mlsql.optimizer.rule import RULES, Rule
 from mlsql.optimizer.search import Goal
 from mlsql.optimizer.stages import Optimized, optimize, simplify
 from mlsql.planner.node import Node
-from mlsql.planner.ops import Concat, Contract, Exp, GroupJoin, Log, Moment, Parameter, Take
+from mlsql.planner.ops import Concat, Contract, Exp, GroupJoin, Index, Log, Moment, Parameter
 from mlsql.planner.plan import Plan
 from mlsql.types import FLOAT, RowSet
 
@@ -62,20 +62,8 @@ def table(text: str, rows: int) -> Plan:
 
 def resized(plan: Plan, rows: Mapping[str, int]) -> Plan:
     """The plan with other numbers of rows."""
-    import dataclasses
-
-    from mlsql.types import Type
-
-    def changed(value: object) -> object:
-        if isinstance(value, RowSet):
-            return RowSet(value.name, rows.get(value.name, value.rows))
-        return value.with_(rows=changed(value.rows)) if isinstance(value, Type) else value  # type: ignore[arg-type]
-
-    def change(node: Node) -> Node:
-        fields = {f.name: getattr(node, f.name) for f in dataclasses.fields(node)}
-        return type(node)(**{name: changed(v) for name, v in fields.items()})
-
-    return plan.rewritten(change)
+    sets = {r for n in plan.nodes() for r in n.row_sets()}
+    return plan.over({r: RowSet(r.name, rows[r.name]) for r in sets if r.name in rows}, {})
 
 
 LINEAR = (
@@ -167,19 +155,9 @@ FROZEN = (
 
 def batches(text: str, rows: int, size: int) -> Plan:
     """The loss over a batch of a table."""
-    from mlsql.planner.ops import Column, Index
-
-    model = bind(text)
+    model, table = bind(text), RowSet("table", rows)
     assert model.loss is not None
-    index = Index(RowSet("batch", size), RowSet("table", rows))
-    plan = Plan({"loss": model.loss}, model.names)
-    from mlsql.planner.ops import Count
-
-    new: dict[Node, Node] = {Count(model.rows): Count(index.rows)}
-    for n in plan.nodes():
-        if isinstance(n, Column):
-            new[n] = Take(Column(n.name, index.over, n.element, n.shape), index)
-    return plan.replaced(new)
+    return moved(model, Plan({"loss": model.loss}, model.names), table, Index(RowSet("batch", size), table))
 
 
 def test_a_frozen_layer_runs_once_a_row_and_not_once_an_epoch() -> None:
