@@ -22,6 +22,7 @@ from .rewriter import Rewriter
 from .rule import Rule
 
 MAX_EXPRESSIONS = 4_000  # beside those of the plan itself
+MAX_TRIED = 100_000  # forms of expressions that the rules see: about five seconds, whatever the clock says
 MAX_MEMBERS = 24  # of one group: what comes later would rarely be another idea
 
 Key = tuple[Any, ...]
@@ -129,7 +130,7 @@ class Memo:
     def explore(self) -> None:
         """Apply the rules until nothing new comes of them, or the budget is spent."""
         while self.waiting:
-            if len(self.expressions) > self.limit:
+            if len(self.expressions) > self.limit or len(self.tried) > MAX_TRIED:
                 self.was_cut = True
                 return
             node = self.waiting.popleft()

@@ -60,8 +60,16 @@ def search(plan: Plan, goal: Goal, rules: Rewriter, normal: Rewriter) -> Found:
     climb.run()
     new = climb.choice.realized(plan.nodes())
     best = Plan({k: new[n] for k, n in plan.outputs.items()}, plan.renamed(new))
-    notes = (f"the search stopped at {len(memo.expressions)} expressions",) if memo.was_cut else ()
-    return Found(best, tuple(climb.steps), tuple(climb.alternatives()), notes)
+    return Found(best, tuple(climb.steps), tuple(climb.alternatives()), tuple(notes(memo, climb)))
+
+
+def notes(memo: Memo, climb: _Climb) -> Iterator[str]:
+    """What a reader should know of a search that did not come to its end."""
+    if memo.was_cut:
+        forms = f"{len(memo.tried):,} forms"
+        yield f"the search stopped at {len(memo.expressions):,} expressions, of which it had tried {forms}"
+    if climb.was_cut:
+        yield f"the search for cheaper plans stopped after {MAX_ROUNDS} rounds"
 
 
 def considered(plan: Plan, rules: Rewriter, normal: Rewriter) -> list[Step]:
@@ -79,11 +87,13 @@ class _Climb:
         self.memo = memo
         self.choice = Choice(memo, goal.machine, goal.runs, goal.memory)
         self.steps: list[Step] = []
+        self.was_cut = False
 
     def run(self) -> None:
         for _ in range(MAX_ROUNDS):
             if not (self.best_switch() or self.best_eviction()):
                 return
+        self.was_cut = True
 
     # -- one group said differently -------------------------------------------------------------------------------
 

@@ -132,8 +132,14 @@ def train_view(
         above=keys_lines(model),
         below=data_lines(model, everything),
         alternatives=alternative_views(planned.alternatives, {**loop.names, **model.names}),
-        notes=(work(everything, program.arena_bytes), *planned.notes),
+        notes=(work(everything, program.arena_bytes), *beside_steps(settings), *planned.notes),
     )
+
+
+def beside_steps(settings: Settings) -> list[str]:
+    """What a solver does beside the steps that the tree shows."""
+    solver = settings.solver
+    return [] if solver.needs is None else [f"beside these steps {solver.name}: {' '.join(solver.doc.split())}"]
 
 
 def train_history(model: Model, planned: Planned, plan: Callable[[Collection[str]], Planned]) -> History:
