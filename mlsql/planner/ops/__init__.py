@@ -4,6 +4,7 @@ One file a kind of design's closed set. Importing this package fills ``planner.n
 """
 
 from .contract import Contract, Contraction, Moment, contract, dot, matmul, with_rows
+from .elementwise import Map, like
 from .iterate import Iterate
 from .leaf import Column, Constant, Count, Counter, Index, Parameter, Positions, State, constant
 from .map import (
@@ -21,7 +22,6 @@ from .map import (
     Less,
     LessEqual,
     Log,
-    Map,
     Maximum,
     Minimum,
     Multiply,
@@ -39,7 +39,6 @@ from .map import (
     Tanh,
     Where,
     cast,
-    like,
 )
 from .reduce import Argmax, Broadcast, LogSumExp, Max, Min, Reduce, Softmax, Sum, broadcast, mean, one, sum_to
 from .sample import GroupSample, SampleSlot, SampleThere

@@ -11,6 +11,7 @@ from typing import ClassVar
 from ...types import BIGINT, UNIT, Type, TypeProblem, broadcast_shapes, common_rows, promote
 from ..node import Emitter, Node, operator, size_of
 from ..work import CALL, Work
+from . import elementwise
 from . import map as maps
 from . import shape as shapes
 from .leaf import Count, constant
@@ -43,7 +44,7 @@ class Reduce(Node):
         t = self.x.type
         folded = [self.rows, *(i in self.axes for i in range(t.rank))]
         loops, run = 1, None
-        for size, is_folded in reversed(list(zip(maps.sizes_of(t), folded, strict=True))):
+        for size, is_folded in reversed(list(zip(elementwise.sizes_of(t), folded, strict=True))):
             if size > 1:
                 run = is_folded if run is None else run
                 loops *= size if loops > 1 or is_folded != run else 1
@@ -204,7 +205,7 @@ class Broadcast(Node):
         return (sum_to(g, self.x.type),)
 
     def work(self) -> Work:
-        loops = maps.inner_loops(self.type, [self.x])
+        loops = elementwise.inner_loops(self.type, [self.x])
         return Work(streamed=self.bytes(), loops=(("loop", loops),), calls=(("stretched", 1),))
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
