@@ -13,8 +13,9 @@ from ..errors import DataError, Error, Place, ProgrammingError, suggest
 from ..planner.data import filled
 from ..planner.model import DataColumn, Model
 from ..planner.ops import Column
-from ..types import Element, Type, shape_text
+from ..types import Element, shape_text
 from .device import Array
+from .growing import Growing
 from .load import leaf_arrays
 from .storage import Storage
 from .vocabulary import Keys, Lookup, distinct, typed
@@ -218,22 +219,14 @@ def load(
     items = [f"{leaf_sql(g[0], model, columns)} AS c{i}" for i, g in enumerate(groups)]
     sql = f"SELECT {', '.join(items) or '1'} FROM {source.query.text}"
     found = lookups(storage, leaves.values(), classes)
-    parts: dict[str, list[Array]] = {name: [] for name in leaves}
-    rows = 0
+    expected = storage.estimated_rows(sql, source.query.values) or 0
+    growing = Growing({name: leaf.column.type for name, leaf in leaves.items()}, expected)
     for batch in storage.read(sql, source.query.values, BATCH_ROWS):
+        arrays: dict[str, Array] = {}
         for i, group in enumerate(groups):
-            for name, array in leaf_arrays(batch.column(i), group, found, fillings, rows + 1).items():
-                parts[name].append(array)
-        rows += batch.num_rows
-    # column by column, so that the parts of one are gone before those of the next are joined
-    return Dataset({name: joined(parts.pop(name), leaf.column.type) for name, leaf in leaves.items()}, rows)
-
-
-def joined(parts: list[Array], type: Type) -> Array:
-    """The parts of a column as one array."""
-    if len(parts) == 1:
-        return parts[0]
-    return np.concatenate(parts) if parts else np.empty((0, *type.shape), type.element.storage)  # type: ignore[arg-type]
+            arrays |= leaf_arrays(batch.column(i), group, found, fillings, growing.rows + 1)
+        growing.add(arrays, batch.num_rows)
+    return Dataset(growing.columns(), growing.rows)
 
 
 def check_indexes(model: Model, dataset: Dataset) -> None:

@@ -1,0 +1,29 @@
+"""Columns that grow: whatever was expected, they hold what NumPy makes of the batches end to end."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlsql.executor.growing import Growing
+from mlsql.types import BIGINT, FLOAT, RowSet, Type
+
+TABLE = RowSet("table")
+TYPES = {"x": Type(TABLE, FLOAT, (2,)), "k": Type(TABLE, BIGINT)}
+
+
+@given(st.lists(st.integers(0, 7), max_size=6), st.integers(0, 50))
+def test_batches_end_to_end(sizes: list[int], expected: int) -> None:
+    growing, batches, start = Growing(TYPES, expected), [], 0
+    for size in sizes:
+        numbers = np.arange(start, start + size)
+        batches.append({"x": np.stack([numbers, -numbers], 1).astype("float32"), "k": numbers})
+        growing.add(batches[-1], size)
+        start += size
+    found = growing.columns()
+    assert growing.rows == start
+    for name, type in TYPES.items():
+        whole = np.concatenate([np.empty((0, *type.shape), type.element.storage), *(b[name] for b in batches)])
+        np.testing.assert_array_equal(found[name], whole)
+        assert found[name].dtype == type.element.storage
