@@ -24,6 +24,8 @@ from .hoist import hoist
 from .run import Executable
 from .train import Diverged, EpochLog, Limits, Outcome, Trainer
 
+LEAST_CHUNK, CHUNK_NUMBERS = 512, 1 << 18  # rows, and numbers of slopes, that are worked on in the cache
+
 
 @dataclass(frozen=True)
 class Slopes:
@@ -288,4 +290,5 @@ class SolverTrainer(Trainer):
         """Some nodes over the rows of the table, a chunk at a time."""
         table, rows = self.plan.table, len(self.rows)
         [batch] = self.batches()
-        return Chunked(outputs, table, rows, self.column, lambda sets: self.row_counts(sets, rows), batch)
+        chunk = max(LEAST_CHUNK, CHUNK_NUMBERS // self.size)
+        return Chunked(outputs, table, rows, self.column, lambda sets: self.row_counts(sets, rows), batch, chunk)
