@@ -20,8 +20,8 @@ from mlsql.explain.formats import as_json, dot, mermaid
 from mlsql.explain.terms import KINDS, place
 from mlsql.explain.trace import trace
 from mlsql.explain.tree import DEEPEST, WIDTH, tree
-from mlsql.explain.units import duration, number, rate, share
 from mlsql.explain.view import Actual, Operator, PlanView, Root
+from mlsql.figures import duration, number, rate, share
 from mlsql.optimizer.rule import ALWAYS_ON, RULES
 from mlsql.optimizer.stages import optimize
 from mlsql.planner.node import OPERATORS, Node, walk

@@ -17,16 +17,17 @@ FILES = sorted(HOME.rglob("*.py"))
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "types": {"errors"},
+    "figures": set(),  # counts and times as people say them
     "parser": {"errors", "types"},
     "planner.core": {"errors", "types"},  # node, work, scalar, plan and ops: what the rooms below work on
     "planner": {"errors", "types", "parser", "planner.core"},
     "autodiff": {"errors", "types", "planner.core"},
-    "optimizer": {"errors", "types", "planner.core"},
+    "optimizer": {"errors", "types", "figures", "planner.core"},
     "executor": {"errors", "types", "parser", "planner", "planner.core", "progress"},
-    "explain": {"errors", "types", "parser", "planner", "planner.core", "autodiff", "optimizer", "executor"},
+    "explain": {"errors", "types", "figures", "parser", "planner", "planner.core", "autodiff", "optimizer", "executor"},
     "session": {
         *("errors", "types", "parser", "planner", "planner.core", "autodiff", "optimizer", "executor", "explain"),
-        "progress",
+        *("progress", "figures"),
     },
     "progress": set(),  # what training tells while it runs, and how a terminal shows it
     "dbapi": {"errors", "types", "session", "executor", "parser", "progress"},

@@ -8,9 +8,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ..figures import duration, number
 from .page import page
 from .tree import tree
-from .units import duration, number
 from .view import Json, Operator, PlanView
 
 

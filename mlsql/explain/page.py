@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-from .units import duration, number
+from ..figures import duration, number
 from .view import GraphNode, PlanView, TraceView
 
 PLACE = '"the plans"'  # where the template wants its data

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .units import duration, figures, number, rate, share
+from ..figures import duration, figures, number, rate, share
 from .view import Lines, Operator, PlanView
 
 WIDTH = 160

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..figures import count, duration, size
 from .cost import Machine
 from .rule import Alternative
 
@@ -112,24 +113,3 @@ def gram_seconds(rows: int, weights: int, scores: int, machine: Machine) -> floa
 def factor_seconds(weights: int, machine: Machine) -> float:
     """The time of a Cholesky factor."""
     return weights**3 / 3 / machine.gemm_double
-
-
-def duration(seconds: float) -> str:
-    """A time as people say it."""
-    for unit, length in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= length:
-            return f"{seconds / length:.3g} {unit}"
-    return f"{seconds / 1e-6:.3g} µs"
-
-
-def size(bytes: float) -> str:
-    """A number of bytes as people say it."""
-    for unit, length in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
-        if bytes >= length:
-            return f"{bytes / length:.3g} {unit}"
-    return f"{bytes:.0f} bytes"
-
-
-def count(number: float) -> str:
-    """A number without needless digits."""
-    return f"{number:,.0f}"

@@ -7,7 +7,8 @@ from ..executor.dataset import Dataset
 from ..executor.footprint import peak, resident
 from ..executor.solve import Problem
 from ..executor.train import LoopPlan, Outcome
-from ..optimizer.solver import DOUBLE_BYTES, duration, size
+from ..figures import duration, size
+from ..optimizer.solver import DOUBLE_BYTES
 from ..planner.model import DataColumn
 from ..types import concrete
 from .core import Session

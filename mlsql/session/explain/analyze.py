@@ -15,7 +15,7 @@ from ...errors import NotSupportedError
 from ...executor.clock import Clock
 from ...executor.train import Diverged, Limits
 from ...explain.build import Described
-from ...explain.units import facts
+from ...explain.machine import facts
 from ...explain.view import Lines, PlanView
 from ...optimizer.cost import Machine
 from ...parser.statements import CreateModel, Evaluate, Explain, SelectSql, Train

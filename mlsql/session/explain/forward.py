@@ -9,9 +9,10 @@ from ...executor.codegen import Program, generate
 from ...executor.predict import CHUNK_ROWS
 from ...executor.run import leaves
 from ...explain.build import Described
+from ...explain.machine import facts
 from ...explain.steps import alternative_views
-from ...explain.units import facts, number
 from ...explain.view import Lines, PlanView
+from ...figures import number
 from ...optimizer.cost import Machine, total
 from ...optimizer.stages import Optimized, optimize
 from ...parser.statements import CreateModel, Evaluate, SelectSql, Statement

@@ -10,8 +10,8 @@ from ...executor.clock import Measured
 from ...explain.build import Described, trace_view
 from ...explain.steps import step_views, with_plan_differences
 from ...explain.trace import Phase, trace
-from ...explain.units import duration
 from ...explain.view import PlanView
+from ...figures import duration
 from ...optimizer.cost import Machine
 from ...optimizer.frequency import SINGLE, Runs
 from ...optimizer.rule import Step

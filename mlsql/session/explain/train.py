@@ -10,9 +10,10 @@ from ...executor.clock import Measured
 from ...executor.results import Rows
 from ...executor.train import LoopPlan
 from ...explain.build import Described
+from ...explain.machine import facts
 from ...explain.steps import alternative_views
-from ...explain.units import facts, number
 from ...explain.view import BACKWARD, FORWARD, ONCE, UPDATE, PlanView
+from ...figures import number
 from ...optimizer.cost import total
 from ...optimizer.frequency import Frequency, frequencies
 from ...parser.statements import CreateModel, Train

@@ -1,10 +1,6 @@
-"""Figures for people: counts, times, shares."""
+"""Figures for people: counts, times, sizes, shares."""
 
 from __future__ import annotations
-
-import dataclasses
-
-from ..optimizer.cost import Machine
 
 
 def number(value: float | None) -> str:
@@ -54,8 +50,14 @@ def factor(before: float | None, after: float | None) -> float | None:
     return before / after if before is not None and after else None
 
 
-def facts(machine: Machine) -> tuple[tuple[str, str], ...]:
-    """What an estimate stands on: the most telling figures of a machine, by their names."""
-    told = [f for f in dataclasses.fields(machine) if f.metadata.get("telling")]
-    values = [(f.name.replace("_", " "), f.metadata["unit"], getattr(machine, f.name)) for f in told]
-    return tuple((name, duration(v) if unit == "s" else f"{number(v)} {unit}") for name, unit, v in values)
+def size(bytes: float) -> str:
+    """A number of bytes as people say it."""
+    for unit, length in (("GB", 1e9), ("MB", 1e6), ("KB", 1e3)):
+        if bytes >= length:
+            return f"{bytes / length:.3g} {unit}"
+    return f"{bytes:.0f} bytes"
+
+
+def count(number: float) -> str:
+    """A number without needless digits."""
+    return f"{number:,.0f}"
