@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from ...explain.steps import (
 )
 from ...explain.view import PlanView
 from ...optimizer.cost import Machine
+from ...optimizer.rule import RULES
 from ...parser.statements import Explain, SelectSql, Train
 from ..core import Session, runs
 from ..query.plan import query_plan
@@ -94,19 +95,30 @@ def forward_rows(
         text, steps, lost = query_plan(session, statement.statement, options.without)
         below = (*views[-1].below, duckdb_lines(session, statement.statement, text))
         views[-1] = replace(views[-1], below=below)
+        for note in query_worth(session, statement.statement, options.without):
+            views[-1] = noted(views[-1], note)
         if options.format == "text":  # the graph of a page has no place for a text
             alternatives = (*alternative_views(lost, {}), *views[0].alternatives)
             views[0] = replace(views[0], steps=(*query_step_views(steps), *views[0].steps), alternatives=alternatives)
     return views
 
 
+def query_worth(session: Session, statement: SelectSql, without: Collection[str]) -> Iterator[str]:
+    """What rules about the query are worth that are left out, each by itself."""
+    if without:
+        for step in query_plan(session, statement)[1]:
+            if step.rule.name in without:
+                yield worth([step.rule.name], step.cost_before, step.cost_after, "estimated")
+
+
 def model_view(applied: Applied, options: Options, machine: Machine) -> PlanView:
     """The view of one model that predicts."""
     optimized = applied.optimized(options.without)
     view = forward_view(applied, optimized, machine)
-    if options.without:
+    rules = [name for name in options.without if name in RULES]
+    if rules:
         best = forward_view(applied, applied.optimized(), machine)
-        view = noted(view, worth(options.without, view.seconds, best.seconds, "estimated"))
+        view = noted(view, worth(rules, view.seconds, best.seconds, "estimated"))
     return with_history(view, forward_history(applied, optimized, machine), options)
 
 
