@@ -12,9 +12,6 @@ from ..autodiff.degree import bent, degrees, kinks
 from ..autodiff.features import gram
 from ..autodiff.updates import Needs
 from ..errors import NotSupportedError, Place, ProgrammingError
-from ..executor.lbfgs import lbfgs
-from ..executor.newton import newton
-from ..executor.quadratic import normal_equations
 from ..executor.solve import Gram, Problem, Slopes, SolverTrainer, Square
 from ..optimizer.stages import optimize
 from ..parser.statements import Train
@@ -25,11 +22,6 @@ from ..types import TypeProblem
 from .core import Session
 from .training_plan import Planned, Settings
 
-DRIVES: dict[Needs, Callable[[SolverTrainer], str]] = {
-    Needs.QUADRATIC: normal_equations,
-    Needs.CONVEX: newton,
-    Needs.SMOOTH: lbfgs,
-}
 MOST_WEIGHTS = 4000  # of a solver that keeps a matrix of second derivatives
 
 
@@ -84,10 +76,27 @@ def best_forms(problem: Problem, by_rows: features.Gram | None, squares: list[cu
     )
 
 
+def drive_with(needs: Needs) -> Callable[[SolverTrainer], str]:
+    """What drives a solver of this kind, loaded when one is first used: SciPy takes a third of a second."""
+    match needs:
+        case Needs.QUADRATIC:
+            from ..executor.quadratic import normal_equations
+
+            return normal_equations
+        case Needs.CONVEX:
+            from ..executor.newton import newton
+
+            return newton
+        case Needs.SMOOTH:
+            from ..executor.lbfgs import lbfgs
+
+            return lbfgs
+
+
 def drive_of(session: Session, settings: Settings, problem: Problem) -> dict[str, Any]:
     """What a trainer is told of such a solver."""
     assert settings.solver.needs is not None
-    drive = DRIVES[settings.solver.needs]
+    drive = drive_with(settings.solver.needs)
     return {"drive": drive, "problem": problem, "options": settings.options, "notice": session.notice}
 
 
