@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass
 from typing import Protocol, TextIO
 
+from .figures import number
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -53,8 +55,8 @@ class TerminalProgress:
             return
         self.last, self.drawn = now, True
         of = f"/{self.epochs}" if self.epochs else ""
-        left = "" if standing.seconds_left is None else f"  {duration(standing.seconds_left)} left"
-        rate = f"{count(standing.rows_per_second)} rows/s"
+        left = "" if standing.seconds_left is None else f"  {remaining(standing.seconds_left)} left"
+        rate = f"{number(standing.rows_per_second)} rows/s"
         line = f"training {self.model}  epoch {standing.epoch}{of}  loss {standing.loss:.4g}  {rate}{left}"
         self.stream.write(self.ERASE + line)
         self.stream.flush()
@@ -66,7 +68,7 @@ class TerminalProgress:
             self.drawn = False
 
 
-def duration(seconds: float) -> str:
+def remaining(seconds: float) -> str:
     """4 s, 2 min 05 s, 1 h 10 min."""
     whole = max(0, round(seconds))
     if whole < 60:
@@ -74,10 +76,3 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def count(value: float) -> str:
-    """812, 48k, 1.2M."""
-    if value >= 1e6:
-        return f"{value / 1e6:.1f}M"
-    return f"{value / 1e3:.0f}k" if value >= 1e4 else f"{value:.0f}"

@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("errors", "types", "parser", "planner", "planner.core", "autodiff", "optimizer", "executor", "explain"),
         *("progress", "figures"),
     },
-    "progress": set(),  # what training tells while it runs, and how a terminal shows it
+    "progress": {"figures"},  # what training tells while it runs, and how a terminal shows it
     "dbapi": {"errors", "types", "session", "executor", "parser", "progress"},
     "mlsql": {"errors", "types", "dbapi"},  # connect() and the PEP 249 names
     "__main__": {"shell"},  # python -m mlsql

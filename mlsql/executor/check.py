@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -75,8 +74,3 @@ def relative(a: Array, b: Array) -> float:
     scale = np.maximum(1, np.maximum(np.abs(a), np.abs(b)))
     with np.errstate(invalid="ignore"):
         return float(np.max(np.where(both, np.abs(a - b) / scale, 0), initial=0))
-
-
-def constant_values(plan: Plan, parameters: Mapping[Node, Array]) -> dict[str, Any]:
-    """The values of a plan that reads no rows."""
-    return evaluate(plan, parameters, {UNIT: 1})

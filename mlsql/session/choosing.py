@@ -20,7 +20,7 @@ from ..planner.model import Model
 from ..planner.node import walk
 from ..planner.ops import Column, Parameter, Positions
 from ..planner.plan import Plan
-from ..types import UNIT, concrete
+from ..types import UNIT
 from .solving import MOST_WEIGHTS, unfit
 from .training_plan import Settings, read_settings, rows_of_step
 
@@ -119,7 +119,7 @@ def facts_of(
     closed = model.skeleton is None and 0 < width <= MOST_SCORES
     return Facts(
         rows=count,
-        weights=sum(size_of(p) for p in learnable),
+        weights=sum(p.type.entry_size or 0 for p in learnable),
         scores=width if closed else None,
         quadratic=degrees([loss], learnable)[loss] == 2,
         whole=step_seconds(whole.plan, learnable, machine),
@@ -131,14 +131,6 @@ def facts_of(
         unfit=whys,
         machine=machine,
     )
-
-
-def size_of(parameter: Parameter) -> int:
-    """The numbers of a parameter."""
-    out = 1
-    for d in concrete(parameter.shape):
-        out *= d
-    return out
 
 
 def step_seconds(plan: Plan, learnable: Collection[Parameter], machine: Machine) -> float:

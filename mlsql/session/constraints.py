@@ -9,7 +9,6 @@ from ..executor.solve import Problem
 from ..executor.train import LoopPlan, Outcome
 from ..figures import duration, size
 from ..optimizer.solver import DOUBLE_BYTES
-from ..planner.model import DataColumn
 from ..types import concrete
 from .core import Session
 from .training_data import TrainingRows, used_leaves
@@ -24,15 +23,8 @@ def check_columns(session: Session, settings: Settings, rows: TrainingRows) -> N
         return
     query = rows.source.query
     [(count,)] = session.storage.rows(f"SELECT count(*) FROM {query.text}", query.values)
-    check(settings, count * sum(bytes_a_row(leaf) for leaf in used_leaves(rows.model).values()), "its columns take")
-
-
-def bytes_a_row(leaf: DataColumn) -> int:
-    """The bytes of a row of a column."""
-    out = leaf.column.element.bytes
-    for d in concrete(leaf.column.shape):
-        out *= d
-    return out
+    types = [leaf.column.type for leaf in used_leaves(rows.model).values()]
+    check(settings, count * sum((t.entry_size or 0) * t.element.bytes for t in types), "its columns take")
 
 
 def check_run(settings: Settings, loop: LoopPlan, dataset: Dataset, problem: Problem | None) -> int | None:

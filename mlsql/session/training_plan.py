@@ -154,7 +154,6 @@ def plan_training(
     """
     without = without if optimizer else optional_rules()
     assert model.loss is not None
-    o = settings.options
     bound_plan = Plan({**model.columns, "loss": model.loss}, model.names).replaced(dict.fromkeys(known, one()))
     simplified = simplify(bound_plan, without, wanted=["loss"])
     if group_sizes is None:
@@ -162,18 +161,9 @@ def plan_training(
     else:
         rows = rows_of_groups(model, settings, simplified.plan, table_rows, group_sizes)
     total = settings.limits.steps or (settings.limits.epochs or settings.solver.epochs) * rows.per_epoch
+    o = settings.options
     rate = learning_rate(o.get("learning_rate", 1.0), o["schedule"], o["warmup_steps"], total, STEP)
-    layout = rows.layout or (InDouble() if settings.solver.needs else None)
-    learnable = [p.node for p in model.parameters.values() if not p.frozen]
-    try:
-        training = training_plan(
-            rows.plan, learnable, settings.solver.build(o), rate,
-            solver=settings.solver.name, epochs=settings.limits.epochs or 0, steps=rows.per_epoch,
-            clip_norm=o["clip_norm"], skip_nan=o["on_nan"] == "skip", layout=layout,
-        )  # fmt: skip
-    except (TypeProblem, NotSupportedError) as problem:
-        problem.at(settings.place)
-        raise
+    training = differentiated(model, settings, rows, rate)
     iterate = training.iterate
     outputs = {"loss": iterate.loss, "rate": rate, **{str(i): n for i, n in enumerate(iterate.updates)}}
     loop_plan = Plan(outputs, training.names)
@@ -194,6 +184,22 @@ def plan_training(
             (loop_plan, optimized.steps, optimized.plan),
         ),
     )  # fmt: skip
+
+
+def differentiated(model: Model, settings: Settings, rows: StepRows, rate: Node) -> Training:
+    """The loop over the rows of a step: loss, gradient and update. Raises the planner's errors at the model's place."""
+    o, solver = settings.options, settings.solver
+    learnable = [p.node for p in model.parameters.values() if not p.frozen]
+    try:
+        return training_plan(
+            rows.plan, learnable, solver.build(o), rate,
+            solver=solver.name, epochs=settings.limits.epochs or 0, steps=rows.per_epoch,
+            clip_norm=o["clip_norm"], skip_nan=o["on_nan"] == "skip",
+            layout=rows.layout or (InDouble() if solver.needs else None),
+        )  # fmt: skip
+    except (TypeProblem, NotSupportedError) as problem:
+        problem.at(settings.place)
+        raise
 
 
 def room(settings: Settings, plan: Plan) -> int | None:

@@ -11,9 +11,8 @@ and Patel, "Towards Linear Algebra over Normalized Data", VLDB 2017; Olteanu and
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
-from ...planner.node import Node
+from ...planner.node import Node, is_unit
 from ...planner.ops import (
     Add,
     Argmax,
@@ -60,6 +59,11 @@ BELOW = tuple(o for o in ROW_WISE if o not in (Broadcast, Argmax))
 def count(node: Node) -> float:
     """How many rows a value has; without an estimate, many."""
     return math.inf if node.type.rows.rows is None else node.type.rows.rows
+
+
+def paired(position: int, operand: Node, other: Node) -> tuple[Node, Node]:
+    """Two operands, one of them at a position."""
+    return (operand, other) if position == 0 else (other, operand)
 
 
 def is_looked_up(node: Node) -> bool:
@@ -155,8 +159,7 @@ def group_before_product(node: Node) -> Node | None:
             other = node.inputs[1 - position]
             other = cast(other, DOUBLE) if isinstance(node, Moment) else other
             grouped = Segment(other, operand.index, operand.x.type.rows)
-            pair = (operand.x, grouped) if position == 0 else (grouped, operand.x)
-            new = node.with_inputs(pair)
+            new = node.with_inputs(paired(position, operand.x, grouped))
             return new if new.type == node.type else None
     return None
 
@@ -186,18 +189,13 @@ def gradient_by_table(node: Node) -> Node | None:
         if letter not in out or letter in (b, a)[position]:
             continue
         other = node.inputs[1 - position]
-        pairs = [(p, other) if position == 0 else (other, p) for p in apart(operand, is_looked_up)]
+        pairs = [paired(position, p, other) for p in apart(operand, is_looked_up)]
         new = Concat(tuple(node.with_inputs(pair) for pair in pairs), out.index(letter))
         return new if new.type == node.type else None
     return None
 
 
 # -- group-bys ---------------------------------------------------------------------------------------------------------
-
-
-def is_shared(node: Node) -> bool:
-    """Whether all rows have the same value."""
-    return node.type.rows == UNIT
 
 
 def over(node: Node, x: Node) -> Node:
@@ -222,9 +220,9 @@ def aggregate_before_product(node: Node) -> Node | None:
     if node.type.rows == UNIT:
         return None
     match node.inputs[0]:
-        case Contract(spec, x, w) if is_shared(w) and not is_shared(x):
+        case Contract(spec, x, w) if is_unit(w) and not is_unit(x):
             new: Node = Contract(spec, over(node, x), w)
-        case Contract(spec, w, x) if is_shared(w) and not is_shared(x):
+        case Contract(spec, w, x) if is_unit(w) and not is_unit(x):
             new = Contract(spec, w, over(node, x))
         case _:
             return None
@@ -249,10 +247,9 @@ def aggregate_after_product(node: Node) -> Node | None:
         return None
     for position, operand in enumerate(node.inputs):
         other = node.inputs[1 - position]
-        if isinstance(operand, (GroupJoin, Segment)) and is_shared(other) and not is_shared(operand.inputs[0]):
+        if isinstance(operand, (GroupJoin, Segment)) and is_unit(other) and not is_unit(operand.inputs[0]):
             x = operand.inputs[0]
-            spec_inputs = (x, other) if position == 0 else (other, x)
-            new = over(operand, Contract(node.spec, *spec_inputs))
+            new = over(operand, Contract(node.spec, *paired(position, x, other)))
             return new if new.type == node.type else None
     return None
 
@@ -283,7 +280,7 @@ def aggregate_of_sum(node: Node) -> Node | None:
 
 def aggregated(node: Node, term: Node, whole: Node) -> Node:
     """The group-by of one term of a sum; of one that all rows share, it is the group-by of 1 times the term."""
-    if not is_shared(term):
+    if not is_unit(term):
         return over(node, term)
     ones = broadcast(like(1, whole), whole.type.with_(shape=()))
     total = over(node, ones)
@@ -316,8 +313,7 @@ def transpose_aggregate(node: Node) -> Node | None:
         other = node.inputs[1 - position]
         if isinstance(operand, GroupJoin) and operand.x.type.rows != UNIT and operand.rows != UNIT:
             back = GroupJoin(other, operand.group, operand.source, operand.x.type.rows, operand.weight)
-            pair: Sequence[Node] = (operand.x, back) if position == 0 else (back, operand.x)
-            new = node.with_inputs(pair)
+            new = node.with_inputs(paired(position, operand.x, back))
             return new if new.type == node.type else None
     return None
 
