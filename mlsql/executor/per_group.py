@@ -115,7 +115,7 @@ class GroupTrainer(Trainer):
         return super().frame(len(self.groups) * self.width)
 
     def rows_of(self, batch: tuple[Any, ...]) -> int:
-        return int(batch[1].sum()) if batch else len(self.rows)
+        return int(batch[1].sum()) if batch else self.feed.rows
 
     @property
     def steps_per_epoch(self) -> int:

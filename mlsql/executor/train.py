@@ -19,6 +19,7 @@ from ..types import UNIT, RowSet, concrete
 from .clock import Clock
 from .codegen import Program, generate
 from .device import Array
+from .feed import Feed, InMemory
 from .hoist import hoist
 from .run import Executable, Folding, evaluate
 
@@ -110,7 +111,8 @@ class Trainer:
 
     ``columns`` are the table's columns by name, ``rows`` the rows to train on (None: all), ``initial`` the first
     value of every learnable parameter by name, ``constants`` that of frozen ones by node. ``validate`` gives the
-    loss on other rows for the current parameters. A ``clock`` takes the time of every operator.
+    loss on other rows for the current parameters. A ``clock`` takes the time of every operator. A ``feed`` brings rows
+    that do not all lie in memory.
     """
 
     def __init__(
@@ -129,18 +131,19 @@ class Trainer:
         progress: Progress | None = None,
         table_rows: int = 1,
         clock: Clock | None = None,
+        feed: Feed | None = None,
     ) -> None:
         self.clock = clock
         self.plan, self.constants = plan, dict(constants)
         self.rows = np.arange(table_rows) if rows is None else rows
+        self.feed = feed or InMemory(columns, self.rows, batch_size, shuffle=shuffle, seed=seed)
         self.table_rows = table_rows
-        self.batch_size = min(batch_size or len(self.rows), len(self.rows))
         self.shuffle, self.stop_on_nan = shuffle, stop_on_nan
-        self.rng = np.random.default_rng([seed, 1])
         self.validate, self.progress = validate, progress
         self.states = self.first_states(initial)
         self.columns = columns
-        self.fixed: Mapping[Node, Array] = {}  # what is computed once before the loop
+        self.once: Mapping[Column, Node] = {}  # what is computed once before the loop, and the columns that hold it
+        self.fixed: Mapping[Node, Array] = {}
         self.log: list[EpochLog] = []
         self.step_count = 0
         self.best: dict[str, Array] | None = None  # the parameters of the best epoch, if patience asks for them
@@ -193,10 +196,10 @@ class Trainer:
 
     def load(self) -> Executable:
         """The step's code, with what is computed once before the loop in place."""
-        program, fixed = self.plan.generated(timed=self.clock is not None)
+        program, self.once = self.plan.generated(timed=self.clock is not None)
         if self.clock is not None:
-            self.clock.hoisted(fixed)
-        self.fixed = self.computed_once(fixed)
+            self.clock.hoisted(self.once)
+        self.fixed = self.computed_once(self.once)
         return Executable(program, self.clock)
 
     def computed_once(self, fixed: Mapping[Column, Node]) -> dict[Node, Array]:
@@ -232,20 +235,28 @@ class Trainer:
 
     def rows_of(self, batch: tuple[Any, ...]) -> int:
         """How many rows a step reads."""
-        return len(batch[0]) if batch else len(self.rows)
+        return len(batch[0]) if batch else self.feed.rows
 
     def batches(self) -> Iterator[tuple[Any, ...]]:
         """The indexes of each batch of an epoch; one empty tuple when the whole table is a batch."""
         if self.plan.index is None:
             yield ()
             return
-        order = self.rng.permutation(self.rows) if self.shuffle else self.rows
-        for start in range(0, len(order), self.batch_size):
-            yield (order[start : start + self.batch_size],)
+        size = self.feed.batch_size
+        for block in self.feed.blocks():
+            self.attach(block.columns)
+            for start in range(0, len(block.order), size):
+                yield (block.order[start : start + size],)
+
+    def attach(self, columns: Mapping[str, Array]) -> None:
+        """Let the next steps read these columns; what is computed once of them is computed anew."""
+        if columns is not self.columns:
+            self.columns, self.frames = columns, {}
+            self.fixed = self.computed_once(self.once)
 
     @property
     def steps_per_epoch(self) -> int:
-        return 1 if self.plan.index is None else -(-len(self.rows) // self.batch_size)
+        return 1 if self.plan.index is None else -(-self.feed.rows // self.feed.batch_size)
 
     def run_epoch(self, epoch: int, limits: Limits) -> tuple[EpochLog, str | None]:
         """One pass over the rows; says why it ended early, if it did."""
@@ -327,7 +338,7 @@ class Trainer:
             parameters,
             len(self.log),
             self.step_count,
-            len(self.rows),
+            self.feed.rows,
             last.loss if last else None,
             last.validation_loss if last else None,
             time.perf_counter() - self.started,

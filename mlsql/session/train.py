@@ -205,7 +205,7 @@ def run(session: Session, statement: Train, prepared: Prepared, clock: Clock | N
     settings = prepared.settings
     trainer = trainer_of(session, prepared, progress=session.progress, clock=clock)
     if session.progress is not None:
-        session.progress.start(model=str(statement.model), epochs=settings.limits.epochs, rows=len(trainer.rows))
+        session.progress.start(model=str(statement.model), epochs=settings.limits.epochs, rows=trainer.feed.rows)
     try:
         return trainer.run(settings.limits)
     except (Diverged, KeyboardInterrupt) as stop:
