@@ -47,6 +47,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "numpy": ("executor/",),
     "scipy": ("executor/",),
     "numba": ("executor/",),
+    "llvmlite": ("executor/compiled/",),
     "cupy": ("executor/",),
     "pyarrow": ("executor/", "session/", "dbapi.py"),
     "pandas": ("executor/",),
