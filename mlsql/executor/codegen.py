@@ -10,7 +10,7 @@ from __future__ import annotations
 import builtins
 import keyword
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +75,24 @@ def generate(
     return _Generator(outputs, dict(updates or {}), names or {}, varying, arguments, timed).program()
 
 
+class Names:
+    """The names of a text that are in use."""
+
+    def __init__(self, reserved: Iterable[str]) -> None:
+        self.taken = set(reserved)
+
+    def fresh(self, hint: str) -> str:
+        """A name that is not in use yet, after what it is for."""
+        plain = re.sub(r"\W+", "_", hint).strip("_").lower() or "value"
+        plain = f"{plain}_" if keyword.iskeyword(plain) else plain
+        plain = f"v{plain}" if plain[0].isdigit() else plain
+        name, count = plain, 2
+        while name in self.taken:
+            name, count = f"{plain}_{count}", count + 1
+        self.taken.add(name)
+        return name
+
+
 class _Generator:
     def __init__(
         self,
@@ -96,7 +114,7 @@ class _Generator:
         schedule = [n for n in self.nodes if n in self.in_step and (self.is_computed(n) or isinstance(n, FOLDS))]
         self.layout = plan_layout(schedule, updates, [n for n in outputs if n not in self.numbers], self.numbers)
         self.variable: dict[Node, str] = {}
-        self.taken: set[str] = set(_RESERVED)
+        self.taken = Names(_RESERVED)
         self.row_counts: dict[RowSet, str] = {}
         self.arguments: list[Node] = []
         self.leaves: dict[Node, str] = {}
@@ -259,15 +277,7 @@ class _Generator:
         return self.row_counts[rows]
 
     def fresh(self, hint: str) -> str:
-        """A name that is not in use yet."""
-        plain = re.sub(r"\W+", "_", hint).strip("_").lower() or "value"
-        plain = f"{plain}_" if keyword.iskeyword(plain) else plain
-        plain = f"v{plain}" if plain[0].isdigit() else plain
-        name, count = plain, 2
-        while name in self.taken:
-            name, count = f"{plain}_{count}", count + 1
-        self.taken.add(name)
-        return name
+        return self.taken.fresh(hint)
 
     def result(self, node: Node) -> str:
         """What step() returns for an output: a Python number for a single one, else the array."""

@@ -11,11 +11,12 @@ import functools
 import threading
 import weakref
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from enum import IntEnum
 from functools import cached_property
 from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform
 
 from ..errors import InternalError
-from ..types import DOUBLE, UNIT, RowSet, Type
+from ..types import DOUBLE, UNIT, Dim, Element, RowSet, Type
 from .work import CALL, NOTHING, Work
 
 
@@ -63,6 +64,39 @@ class Emitter(Protocol):
 
     def is_placed(self, part: Node, whole: Node, start: int) -> bool:
         """Whether a part was computed where ``whole`` wants it, at ``start``, so that nothing is to be copied."""
+
+
+@dataclasses.dataclass(frozen=True)
+class At:
+    """Where a number stands, as texts: its row (empty in the unit row set), and its position along each entry axis."""
+
+    row: str
+    entry: tuple[str, ...] = ()
+
+
+Operand = tuple["Node", At] | str  # a number of a node, or the text of a number
+
+
+class Elements(Protocol):
+    """What an operator asks for to write one of its numbers as an expression over numbers of its inputs."""
+
+    def value(self, node: Node, at: At) -> str:
+        """The text of one number of ``node``."""
+
+    def position(self, index: Node, at: At, count: Dim | RowSet) -> str:
+        """The text of a position that ``index`` holds, of ``count`` in all: one outside is the nearest inside."""
+
+    def arithmetic(self, expression: str, arguments: Mapping[str, Operand], element: Element) -> str:
+        """The text of a scalar expression over numbers of its arguments, as a number of ``element``. An argument that
+        is a text stands for itself."""
+
+
+class Reach(IntEnum):
+    """Which numbers of an input one number of the output reads."""
+
+    PLACE = 0  # the one at its own place, or what is stretched over it
+    ROW = 1  # others of the same row
+    ALL = 2  # those of other rows
 
 
 class Interned(type):
@@ -178,6 +212,18 @@ class Node(metaclass=Interned):
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         """Write the array code that computes this node from its inputs into ``out``."""
         raise self.lacks("kernel")
+
+    def number(self, e: Elements, at: At) -> str:
+        """The text of one number of the output: what fused loops are made of."""
+        raise self.lacks("form for loops")
+
+    def reaches(self) -> tuple[Reach, ...]:
+        """For each input, which of its numbers ``number`` reads."""
+        return (Reach.ALL,) * len(self.inputs)
+
+    def simpler(self) -> Node:
+        """The same value from operators that fused loops compute as fast as this one's own kernel, or itself."""
+        return self
 
     def seen(self, e: Emitter) -> str:
         """For a view: the text that, behind the input's array, sees it as the output, such as ``.transpose(1, 0)``."""

@@ -16,7 +16,7 @@ from ..node import Emitter, Node, operator, size_of
 from ..work import Work
 from .map import Multiply, cast
 from .reduce import Sum, broadcast
-from .shape import drop_axis
+from .shape import Reshape, Transpose, drop_axis
 
 ROW = "r"  # the letter of the row axis; entries' axes have other letters
 
@@ -80,6 +80,17 @@ class Contraction(Node):
         a, b, out = self.letters()
         products = self.size({*a, *b})
         return products if set(out) == {*a, *b} else 2 * products
+
+    def summed(self) -> Node:
+        """The same value as a sum of products, number by number: for products that are too small for BLAS."""
+        a, b, out = self.letters()
+        folded = "".join(sorted({*a, *b} - {*out, ROW}))
+        target = out.removeprefix(ROW) + folded
+        both = Multiply(laid_out(self.x, a, target), laid_out(self.y, b, target))
+        rows = ROW in a + b and ROW not in out
+        kept = len(target) - len(folded)
+        sums = Sum(both, rows, tuple(range(kept, len(target)))) if rows or folded else both
+        return Reshape(sums, self.type.shape)
 
     def work(self) -> Work:
         """A matrix product of BLAS; where einsum runs it and some letter stands in all three, a plain loop."""
@@ -162,6 +173,15 @@ class Moment(Contraction):
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         e.call("moment", repr(self.spec), inputs[0], inputs[1], out)
+
+
+def laid_out(node: Node, letters: str, target: str) -> Node:
+    """An operand with its entry's axes in the order of ``target``; axes that it lacks have size 1."""
+    entry = letters.removeprefix(ROW)
+    order = tuple(sorted(range(len(entry)), key=lambda i: target.index(entry[i])))
+    turned = node if order == tuple(range(len(entry))) else Transpose(node, order)
+    sizes = dict(zip(entry, node.type.shape, strict=True))
+    return Reshape(turned, tuple(sizes.get(c, 1) for c in target))
 
 
 @cache

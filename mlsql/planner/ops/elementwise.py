@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-from ...types import BOOLEAN, Element, Type, broadcast_shapes, common_rows, promote
+from ...types import BOOLEAN, UNIT, Element, Type, broadcast_shapes, common_rows, promote
 from .. import scalar
-from ..node import Emitter, Node, size_of
+from ..node import At, Elements, Emitter, Node, Operand, Reach, size_of
 from ..work import Work
 from . import reduce as reduces
 from .leaf import Constant, constant
@@ -77,6 +77,22 @@ class Map(Node):
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         e.scalar(self.expression, dict(zip(self.names(), self.inputs, strict=True)), out, self.type)
+
+    def number(self, e: Elements, at: At) -> str:
+        arguments: dict[str, Operand] = {
+            f: (n, stretched(n, at)) for f, n in zip(self.names(), self.inputs, strict=True)
+        }
+        return e.arithmetic(self.expression, arguments, self.type.element)
+
+    def reaches(self) -> tuple[Reach, ...]:
+        return (Reach.PLACE,) * len(self.inputs)
+
+
+def stretched(node: Node, at: At) -> At:
+    """Where a number of ``node`` stands that is stretched to ``at`` by NumPy's broadcasting."""
+    entry = at.entry[len(at.entry) - node.type.rank :]
+    places = tuple("0" if d == 1 else p for d, p in zip(node.type.shape, entry, strict=True))
+    return At("" if node.type.rows == UNIT else at.row, places)
 
 
 def inner_loops(target: Type, operands: Sequence[Node]) -> int:

@@ -6,10 +6,11 @@ row's entry. Folded axes stay with size 1, so that the result broadcasts against
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 from ...types import BIGINT, UNIT, Type, TypeProblem, broadcast_shapes, common_rows, promote
-from ..node import Emitter, Node, operator, size_of
+from ..node import At, Elements, Emitter, Node, Reach, operator, size_of
 from ..work import CALL, Work
 from . import elementwise
 from . import map as maps
@@ -18,10 +19,12 @@ from .leaf import Count, constant
 
 
 class Reduce(Node):
-    """Base of the reductions; ``ufunc`` is the function that folds two values into one."""
+    """Base of the reductions; ``ufunc`` is the function that folds two values into one, ``start`` leaves any value as
+    it is."""
 
     kind: ClassVar[str] = "reduce"
     ufunc: ClassVar[str]
+    start: ClassVar[float]
     x: Node
     rows: bool
     axes: tuple[int, ...]
@@ -60,12 +63,16 @@ class Reduce(Node):
         folded = str(axes[0]) if len(axes) == 1 else str(axes)
         e.call(f"{self.ufunc}.reduce", inputs[0], folded, "None", out, "True")
 
+    def reaches(self) -> tuple[Reach, ...]:
+        return (Reach.PLACE,)
+
 
 @operator
 class Sum(Reduce):
     """The sum; over rows it is SUM without GROUP BY."""
 
     ufunc: ClassVar[str] = "add"
+    start: ClassVar[float] = 0.0
     x: Node
     rows: bool = False
     axes: tuple[int, ...] = ()
@@ -79,6 +86,7 @@ class Max(Reduce):
     """The largest value; values that share the first place share the gradient."""
 
     ufunc: ClassVar[str] = "maximum"
+    start: ClassVar[float] = -math.inf
     x: Node
     rows: bool = False
     axes: tuple[int, ...] = ()
@@ -92,6 +100,7 @@ class Min(Reduce):
     """The smallest value; values that share the first place share the gradient."""
 
     ufunc: ClassVar[str] = "minimum"
+    start: ClassVar[float] = math.inf
     x: Node
     rows: bool = False
     axes: tuple[int, ...] = ()
@@ -210,6 +219,12 @@ class Broadcast(Node):
 
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         e.call("copyto", out, e.aligned(self.x, self.type.rank))
+
+    def number(self, e: Elements, at: At) -> str:
+        return e.value(self.x, elementwise.stretched(self.x, at))
+
+    def reaches(self) -> tuple[Reach, ...]:
+        return (Reach.PLACE,)
 
 
 def broadcast(x: Node, target: Type) -> Node:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ...types import UNIT, Dim, RowSet, Type, TypeProblem, common_rows, promote
-from ..node import Emitter, Node, operator, size_of
+from ..node import Emitter, Node, Reach, operator, size_of
 from ..work import COMPILED, Access, Work
 from . import map as maps
 from . import reduce as reduces
+from . import shape as shapes
 from . import take as takes
 from .leaf import Positions
 
@@ -80,6 +81,9 @@ class Segment(Segmented):
             e.call("sum_groups", inputs[0], e.once(f"group_rows({inputs[1]}, {self.groups(e)})"), out)
         else:
             e.call("add_rows", *inputs, out)
+
+    def reaches(self) -> tuple[Reach, ...]:
+        return (Reach.PLACE,) * 2
 
 
 class SegmentBest(Segmented):
@@ -167,6 +171,12 @@ class GroupJoin(GroupBy):
         is_float = self.weight.type.element.kind == "float"
         return by_x, None, None, PairDot(self.x, self.source, g, self.group) if is_float else None
 
+    def simpler(self) -> Node:
+        entries = takes.Take(self.x, self.source)
+        return Segment(
+            entries if self.weight is None else weighted(entries, self.weight), self.group, self.rows, self.size
+        )
+
     def joined_size(self) -> int:
         """Numbers that a join would have written."""
         return size_of(takes.taken(self.x, self.source))
@@ -222,6 +232,10 @@ class PairDot(Node):
     def vjp(self, g: Node) -> tuple[Node | None, ...]:
         return self.by(g, self.x, self.i, self.y, self.j), None, self.by(g, self.y, self.j, self.x, self.i), None
 
+    def simpler(self) -> Node:
+        products = maps.Multiply(takes.Take(self.x, self.i), takes.Take(self.y, self.j))
+        return shapes.Reshape(reduces.Sum(products, False, tuple(range(products.type.rank))), ())
+
     def by(self, g: Node, x: Node, i: Node, y: Node, j: Node) -> Node | None:
         """The derivative by one of the tables."""
         size = x.type.shape[0] if x.type.rows == UNIT else 0
@@ -253,6 +267,11 @@ class PairDot(Node):
             e.call("joined_dots", x, joined(e, self.x, i, j, table_size(e, self.y)), y, out)
         else:
             e.call("pair_dots", x, i, y, j, out)
+
+
+def weighted(entry: Node, weight: Node) -> Node:
+    """Every row's entry times the row's weight."""
+    return maps.Multiply(entry, shapes.Reshape(weight, (1,) * entry.type.rank))
 
 
 def entries(node: GroupBy) -> int:

@@ -13,11 +13,12 @@ from ...types import (
     TypeProblem,
     broadcast_shapes,
     common_rows,
+    concrete,
     promote,
     shape_text,
     total,
 )
-from ..node import Emitter, Node, operator
+from ..node import At, Elements, Emitter, Node, Operand, Reach, operator
 from ..work import CALL, NOTHING, Access, Work
 from . import reduce as reduces
 
@@ -49,6 +50,13 @@ class Reshape(Node):
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         """A copy, for an input whose numbers do not lie in row-major order."""
         e.call("copyto", e.view(out, f".reshape({e.shape(self.x.type)})"), inputs[0])
+
+    def number(self, e: Elements, at: At) -> str:
+        return e.value(self.x, At(at.row, reshaped(at.entry, concrete(self.target), concrete(self.x.type.shape))))
+
+    def reaches(self) -> tuple[Reach, ...]:
+        same = [d for d in self.target if d != 1] == [d for d in self.x.type.shape if d != 1]
+        return (Reach.PLACE if same else Reach.ROW,)
 
     def work(self) -> Work:
         return NOTHING if is_contiguous(self.x) else copied(self)
@@ -113,6 +121,12 @@ class Transpose(Node):
         lead = 1 if e.count(self) else 0
         return f".transpose({(*range(lead), *(i + lead for i in self.order))})"
 
+    def number(self, e: Elements, at: At) -> str:
+        return e.value(self.x, At(at.row, tuple(at.entry[self.order.index(i)] for i in range(len(self.order)))))
+
+    def reaches(self) -> tuple[Reach, ...]:
+        return (Reach.ROW,)
+
 
 @operator
 class Slice(Node):
@@ -139,6 +153,12 @@ class Slice(Node):
 
     def seen(self, e: Emitter) -> str:
         return window(e, self, self.axis, self.start, self.stop)
+
+    def number(self, e: Elements, at: At) -> str:
+        return e.value(self.x, moved(at, self.axis, self.start))
+
+    def reaches(self) -> tuple[Reach, ...]:
+        return (Reach.ROW,)
 
 
 @operator
@@ -167,6 +187,17 @@ class Pad(Node):
         e.call("fill", "0", out)
         stop = self.start + int_size(self.x, self.axis)
         e.call("copyto", e.view(out, window(e, self, self.axis, self.start, stop)), inputs[0])
+
+    def number(self, e: Elements, at: At) -> str:
+        place, size = at.entry[self.axis], int_size(self.x, self.axis)
+        inside = f"{place} >= {self.start} and {place} < {self.start + size}"
+        entry = list(at.entry)
+        entry[self.axis] = f"nearest({place} - {self.start}, {size})"
+        arguments: dict[str, Operand] = {"inside": inside, "x": (self.x, At(at.row, tuple(entry)))}
+        return e.arithmetic("where(inside, x, 0)", arguments, self.type.element)
+
+    def reaches(self) -> tuple[Reach, ...]:
+        return (Reach.ROW,)
 
 
 @operator
@@ -209,6 +240,10 @@ class Concat(Node):
             for p, (start, stop) in zip(self.parts, self.offsets(), strict=True)
         )
 
+    def reaches(self) -> tuple[Reach, ...]:
+        """Each part is copied by a loop of its own."""
+        return (Reach.PLACE,) * len(self.parts)
+
     def work(self) -> Work:
         """A part of a flat concatenation that is computed for it is computed in its place; any other is copied."""
         if self.type.rows == UNIT:
@@ -231,6 +266,34 @@ class Concat(Node):
                 e.call("copyto", seen, part)
         elif parts:
             e.call("place_parts", f"[{', '.join(p for _, p in parts)}]", f"[{', '.join(windows)}]")
+
+
+def reshaped(entry: tuple[str, ...], target: tuple[int, ...], source: tuple[int, ...]) -> tuple[str, ...]:
+    """A position in an entry of one shape as a position in an entry of another one with the same numbers."""
+    places = [p for p, d in zip(entry, target, strict=True) if d != 1]
+    sizes = [d for d in target if d != 1]
+    if sizes == [d for d in source if d != 1]:
+        rest = iter(places)
+        return tuple("0" if d == 1 else next(rest) for d in source)
+    flat = "0"
+    for place, size in zip(places, sizes, strict=True):
+        flat = place if flat == "0" else f"({flat} * {size} + {place})"
+    found, below = [], 1
+    for d in reversed(source):
+        found.append("0" if d == 1 else f"({flat} // {below} % {d})" if below > 1 else f"({flat} % {d})")
+        below *= d
+    if len(source) == 1:
+        return (flat,)
+    return tuple(reversed(found))
+
+
+def moved(at: At, axis: int, by: int) -> At:
+    """A place so many positions further along an axis of the entry."""
+    entry = list(at.entry)
+    entry[axis] = (
+        str(int(entry[axis]) + by) if entry[axis].isdigit() else f"{entry[axis]} + {by}" if by else entry[axis]
+    )
+    return At(at.row, tuple(entry))
 
 
 def is_contiguous(node: Node) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ...types import INTEGER, UNIT, Dim, Type, TypeProblem, common_rows, promote
-from ..node import Emitter, Node, operator, size_of
+from ..node import Emitter, Node, Reach, operator, size_of
 from ..work import Access, Work
 from . import map as maps
 from .leaf import Constant
@@ -78,6 +78,18 @@ class ScatterAdd(Node):
         for i in range(1, count + 1):
             e.call("add_scaled_rows", inputs[i], inputs[i + count], inputs[i + 2 * count], out)
 
+    def simpler(self) -> Node:
+        """One after another, each with one ``x``."""
+        if len(self.x) == 1:
+            return self
+        done = self.base
+        for x, index, scale in self.parts():
+            done = ScatterAdd(done, (x,), (index,), (scale,))
+        return done
+
+    def reaches(self) -> tuple[Reach, ...]:
+        return (Reach.ALL, *(Reach.PLACE,) * (len(self.inputs) - 1))
+
 
 def written(node: ScatterAdd | Put, streamed: int) -> Work:
     """The rows of a table that several indexes name, written wherever they lie: a step has read them just before."""
@@ -124,6 +136,18 @@ class Put(Node):
         count = len(self.x)
         for x, index in zip(inputs[1 : 1 + count], inputs[1 + count :], strict=True):
             e.call("put_rows", x, index, out)
+
+    def simpler(self) -> Node:
+        """One after another, each with one ``x``."""
+        if len(self.x) == 1:
+            return self
+        done = self.base
+        for x, index in zip(self.x, self.index, strict=True):
+            done = Put(done, (x,), (index,))
+        return done
+
+    def reaches(self) -> tuple[Reach, ...]:
+        return (Reach.ALL, *(Reach.PLACE,) * (len(self.inputs) - 1))
 
 
 @operator

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ...types import UNIT, Dim, Type, TypeProblem, common_rows, promote
-from ..node import Emitter, Node, operator, size_of
+from ..node import At, Elements, Emitter, Node, Operand, Reach, operator, size_of
 from ..work import CALL, Access, Work
 from . import reduce as reduces
 from . import segment as segments
@@ -70,6 +70,14 @@ class Take(Node):
         # "clip" lets NumPy write into the output directly; indexes are checked when they are made
         e.call(f"{inputs[0]}.take", inputs[1], "0", out, "'clip'")
 
+    def number(self, e: Elements, at: At) -> str:
+        t = self.x.type
+        place = e.position(self.index, At(at.row), t.shape[0] if t.rows == UNIT else t.rows)
+        return e.value(self.x, At("", (place, *at.entry)) if t.rows == UNIT else At(place, at.entry))
+
+    def reaches(self) -> tuple[Reach, ...]:
+        return Reach.ALL, Reach.PLACE
+
 
 @operator
 class Pick(Node):
@@ -109,6 +117,14 @@ class Pick(Node):
         else:
             rows = e.once(f"arange({e.count(self)})")
             e.line(f"copyto({out}, {inputs[0]}[{rows}, {inputs[1]}])")
+
+    def number(self, e: Elements, at: At) -> str:
+        own = self.index.type.rows != UNIT
+        place = e.position(self.index, At(at.row if own else ""), self.x.type.shape[0])
+        return e.value(self.x, At("" if self.x.type.rows == UNIT else at.row, (place,)))
+
+    def reaches(self) -> tuple[Reach, ...]:
+        return Reach.ROW, Reach.PLACE
 
 
 @operator
@@ -158,3 +174,15 @@ class Place(Node):
             e.call("add", starts, inputs[1], place)
             flat = e.view(out, ".reshape(-1)")
         e.line(f"{flat}[{place}] {'=' if self.base is None else '+='} {inputs[0]}")
+
+    def number(self, e: Elements, at: At) -> str:
+        own = At("" if self.index.type.rows == UNIT else at.row)
+        here = f"{at.entry[0]} == {e.position(self.index, own, self.size)}"
+        x = self.x, At("" if self.x.type.rows == UNIT else at.row)
+        if self.base is None:
+            return e.arithmetic("where(here, x, 0)", {"here": here, "x": x}, self.type.element)
+        arguments: dict[str, Operand] = {"here": here, "x": x, "base": (self.base, at)}
+        return e.arithmetic("base + where(here, x, 0)", arguments, self.type.element)
+
+    def reaches(self) -> tuple[Reach, ...]:
+        return (Reach.PLACE,) * len(self.inputs)

@@ -1,0 +1,71 @@
+"""Where the arrays of compiled kernels lie: slots of one arena, used again once the last kernel has read a value."""
+
+from __future__ import annotations
+
+from ...planner.node import Node, size_of
+from ...planner.ops import Put, ScatterAdd, State
+from ...types import Type
+from ..memory import owner
+from .fusion import Fusion
+
+
+class Arena:
+    """``sizes`` are the slots in bytes, ``slot`` says in which an array lies; ``overwrites`` are new values of states."""
+
+    def __init__(self, fusion: Fusion) -> None:
+        self.fusion = fusion
+        self.sizes: list[int] = []
+        self.slot: dict[Node, int] = {}
+        self.overwrites: dict[Node, State] = {}
+        for state, new in fusion.updates.items():
+            self.overwrite(owner(new), state)
+        self.assign()
+
+    def overwrite(self, node: Node, state: State) -> None:
+        """A new value lies in the old one's array; so do the tables that are written one after another."""
+        while node is not state and node not in self.fusion.fixed:
+            self.overwrites[node] = state
+            if not isinstance(node, (ScatterAdd, Put)):
+                break
+            node = owner(node.base)
+
+    def assign(self) -> None:
+        """Give every array the smallest free slot that it fits into, from its kernel to the last that reads it."""
+        fusion = self.fusion
+        first: dict[Node, int] = {}
+        last: dict[Node, int] = {}
+        for n in fusion.computed:
+            base = self.base(n)
+            if n in fusion.arrays and base not in self.overwrites:
+                first[base] = min(first.get(base, fusion.kernel_of[n]), fusion.kernel_of[n])
+                read = [fusion.kernel_of[r] for r in fusion.readers[n]]
+                last[base] = max(last.get(base, 0), fusion.kernel_of[n], *read)
+        free: list[int] = []
+        for i in range(len(fusion.kernels)):
+            for n in [n for n in first if first[n] == i]:
+                self.slot[n] = self.take(n.nbytes, free)
+            free += sorted({self.slot[n] for n in first if last[n] == i})
+
+    def base(self, node: Node) -> Node:
+        """The node in whose array a part of a concatenation lies."""
+        while node in self.fusion.placed:
+            node = self.fusion.placed[node][0]
+        return node
+
+    def take(self, size: int, free: list[int]) -> int:
+        """The smallest free slot that is large enough, else a free one made larger, else a new one."""
+        enough = [s for s in free if self.sizes[s] >= size]
+        chosen = (
+            min(enough, key=self.sizes.__getitem__) if enough else max(free, key=self.sizes.__getitem__, default=-1)
+        )
+        if chosen < 0:
+            self.sizes.append(size)
+            return len(self.sizes) - 1
+        free.remove(chosen)
+        self.sizes[chosen] = max(self.sizes[chosen], size)
+        return chosen
+
+    def scratch(self, type: Type) -> int:
+        """A slot of its own for a buffer."""
+        self.sizes.append(size_of(type) * type.element.bytes)
+        return len(self.sizes) - 1

@@ -1,0 +1,136 @@
+"""Matrix products from compiled code: the CBLAS of a library that is loaded, called by pointer.
+
+By default it is NumPy's own OpenBLAS, so that compiled and interpreted steps share one pool of threads. Numba's
+``np.dot`` would call SciPy's, a second pool, and copy operands that do not lie in one piece.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from typing import Any, NamedTuple
+
+import llvmlite.binding as llvm
+from numba import njit, types
+from numba.extending import intrinsic, overload
+from threadpoolctl import threadpool_info
+
+ROW_MAJOR, PLAIN, TRANSPOSED = 101, 111, 112
+
+
+class Library(NamedTuple):
+    """A BLAS: its name, its version, the bytes of its whole numbers, and the addresses of its products."""
+
+    name: str
+    version: str
+    integer: int
+    sgemm: int
+    dgemm: int
+
+
+NAMES = (("scipy_cblas_{}64_", 8), ("cblas_{}64_", 8), ("scipy_cblas_{}", 4), ("cblas_{}", 4))
+
+
+def found_in(path: str, name: str, version: str) -> Library | None:
+    """The products of a library file, under whatever name it has them."""
+    library = ctypes.CDLL(path)
+    for pattern, integer in NAMES:
+        try:
+            functions = [getattr(library, pattern.format(f)) for f in ("sgemm", "dgemm")]
+        except AttributeError:
+            continue
+        single, double = (ctypes.cast(f, ctypes.c_void_p).value or 0 for f in functions)
+        return Library(name, version, integer, single, double)
+    return None
+
+
+@cache
+def library() -> Library | None:
+    """The BLAS that compiled code calls; None if no library that is loaded has CBLAS."""
+    for info in threadpool_info():
+        if info["user_api"] == "blas":
+            found = found_in(info["filepath"], info["internal_api"], str(info["version"]))
+            if found is not None:
+                return found
+    return None
+
+
+def declare() -> Library:
+    """Let compiled code call ``mlsql_sgemm`` and ``mlsql_dgemm``."""
+    found = library()
+    assert found is not None
+    llvm.add_symbol("mlsql_sgemm", found.sgemm)
+    llvm.add_symbol("mlsql_dgemm", found.dgemm)
+    return found
+
+
+INTEGER = types.int64 if declare().integer == 8 else types.int32
+
+
+def external(name: str, number: Any) -> Any:
+    """The signature of CBLAS's matrix product."""
+    array = types.CPointer(number)
+    flags, sizes = (types.int32,) * 3, (INTEGER,) * 3
+    operands = (number, array, INTEGER, array, INTEGER, number, array, INTEGER)
+    return types.ExternalFunction(name, types.void(*flags, *sizes, *operands))
+
+
+_sgemm = external("mlsql_sgemm", types.float32)
+_dgemm = external("mlsql_dgemm", types.float64)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _data(typing: Any, array: Any) -> Any:
+    """The address of an array's first number."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return context.make_array(array)(context, builder, arguments[0]).data
+
+    return types.CPointer(array.dtype)(array), generate
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def _leading(x: Any) -> Any:
+    """Whether BLAS has to read a matrix as transposed, and how far its rows are apart in memory."""
+    if x.strides[1] == x.itemsize:
+        return PLAIN, max(x.strides[0] // x.itemsize, x.shape[1])
+    return TRANSPOSED, max(x.strides[1] // x.itemsize, x.shape[0])
+
+
+def _gemm(*arguments: Any) -> None:
+    """CBLAS's product of the element type of ``out``."""
+
+
+@overload(_gemm, inline="always")  # type: ignore[untyped-decorator]
+def _typed_gemm(
+    turn_x: Any, turn_y: Any, m: Any, n: Any, k: Any, x: Any, a: Any, y: Any, b: Any, out: Any, c: Any
+) -> Any:
+    gemm = {types.float32: _sgemm, types.float64: _dgemm}[out.dtype]
+
+    def call(
+        turn_x: Any, turn_y: Any, m: Any, n: Any, k: Any, x: Any, a: Any, y: Any, b: Any, out: Any, c: Any
+    ) -> None:
+        gemm(ROW_MAJOR, turn_x, turn_y, m, n, k, 1, _data(x), a, _data(y), b, 0, _data(out), c)
+
+    return call
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def matmul(x: Any, y: Any, out: Any) -> None:
+    """The product of two matrices into ``out``, whose rows lie in one piece each; both may be transposed views."""
+    turn_x, lead_x = _leading(x)
+    turn_y, lead_y = _leading(y)
+    lead = max(out.strides[0] // out.itemsize, out.shape[1])
+    _gemm(turn_x, turn_y, out.shape[0], out.shape[1], x.shape[1], x, lead_x, y, lead_y, out, lead)
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def nearest(position: Any, count: Any) -> Any:
+    """A position, or the nearest one of so many."""
+    return min(max(position, 0), count - 1)
+
+
+@njit(nogil=True, fastmath={"reassoc", "contract"})  # type: ignore[untyped-decorator]
+def plus(total: Any, value: Any) -> Any:
+    """A sum's next value; the order of a loop's additions is the compiler's, so that it can use vector registers."""
+    return total + value

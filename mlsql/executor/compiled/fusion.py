@@ -1,0 +1,282 @@
+"""Which operators run together: a plan as loops over rows, each of which computes many operators, and matrix products.
+
+Operators over the same rows share a loop unless one has to see all rows of what another one computes: a sum over rows,
+a GROUP BY and a matrix product end a loop. So a bias and its activation run in one pass over what a product left;
+softmax, cross entropy and their gradients in one pass over the scores; all of an update rule in one pass over the
+weights. What only moves numbers (a view, a broadcast, the gather of a batch) is never computed: its readers look through
+it, and a cheap function of one array is computed again where it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
+
+from ...planner import scalar
+from ...planner.node import Node, Reach, walk
+from ...planner.ops import (
+    Broadcast,
+    Concat,
+    Constant,
+    Contraction,
+    Map,
+    Put,
+    Reduce,
+    ScatterAdd,
+    Segment,
+    State,
+    Take,
+)
+from ...planner.ops.shape import is_contiguous
+from ...types import UNIT, RowSet, common_rows
+from ..memory import is_view, owner
+from .lower import LEAVES
+
+CHEAP = frozenset("add subtract multiply negative abs maximum minimum where sign".split()) | frozenset(
+    "less less_equal greater greater_equal equal not_equal logical_and logical_or logical_not".split()
+)
+CHEAP_OPERATIONS = 3  # so many of these cost less than reading an array
+
+
+@dataclass(frozen=True)
+class Loop:
+    """One pass over the rows of a row set (the unit row set has one), which computes ``nodes`` in this order."""
+
+    rows: RowSet
+    nodes: tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class Product:
+    """A matrix product of BLAS."""
+
+    node: Contraction
+
+
+Kernel = Loop | Product
+
+
+def writes_elsewhere(node: Node) -> bool:
+    """Whether the loop over a node's rows writes to places that no other row must have been waiting for."""
+    return isinstance(node, (Segment, ScatterAdd, Put)) or (
+        isinstance(node, Reduce) and node.rows and node.x.type.rows != UNIT
+    )
+
+
+def loop_rows(node: Node) -> RowSet:
+    """The row set over which the loop runs that computes a node."""
+    if isinstance(node, Reduce):
+        return node.x.type.rows
+    if isinstance(node, Segment):
+        return common_rows(node.x.type.rows, node.index.type.rows)
+    if isinstance(node, (ScatterAdd, Put)):
+        return node.index[0].type.rows
+    return node.type.rows
+
+
+def is_single(node: Node) -> bool:
+    """Whether the value is one number in all."""
+    return node.type.rows == UNIT and node.type.size == 1
+
+
+@dataclass
+class Fusion:
+    """A lowered plan as kernels.
+
+    ``fixed`` are the nodes whose values are there before the first step, leaves included. ``virtual`` nodes are not
+    computed; ``arrays`` are the computed ones that lie in memory as a whole. ``copied`` are new values of states that
+    could not be written over the old ones; ``placed`` are parts that are computed inside a concatenation. ``kernel_of`` is the number of the kernel that computes a node.
+    """
+
+    outputs: Sequence[Node]
+    updates: Mapping[State, Node]
+    fixed: frozenset[Node]
+    virtual: set[Node] = field(default_factory=set)
+    arrays: set[Node] = field(default_factory=set)
+    copied: dict[State, Node] = field(default_factory=dict)
+    placed: dict[Node, tuple[Concat, int, int]] = field(default_factory=dict)
+    kernels: list[Kernel] = field(default_factory=list)
+    kernel_of: dict[Node, int] = field(default_factory=dict)
+    readers: dict[Node, list[Node]] = field(default_factory=dict)
+    after: dict[Node, list[Node]] = field(default_factory=dict)  # what has to be read before a node overwrites it
+
+    def __post_init__(self) -> None:
+        self.find_virtual()
+        self.group()
+        again = self.recomputed()
+        if again:
+            self.virtual |= again
+            del self.__dict__["computed"]
+            self.group()
+        self.find_arrays()
+
+    @cached_property
+    def nodes(self) -> list[Node]:
+        return list(walk([*self.outputs, *self.updates.values()]))
+
+    @cached_property
+    def computed(self) -> list[Node]:
+        """The nodes that kernels compute, inputs first."""
+        return [n for n in self.nodes if n not in self.fixed and n not in self.virtual]
+
+    # -- what is not computed ----------------------------------------------------------------------------------------
+
+    def find_virtual(self) -> None:
+        """Views, broadcasts and gathers are looked through, unless a matrix product needs them as they are."""
+        operands: set[Node] = set()
+        for product in self.nodes:
+            if isinstance(product, Contraction):
+                for n in product.inputs:
+                    while is_view(n) and n not in self.fixed:
+                        n = n.inputs[0]
+                    operands.add(n)
+        for n in self.nodes:
+            looks_through = n.is_view or isinstance(n, Broadcast) or (isinstance(n, Take) and not reads_state(n))
+            if looks_through and n not in operands and n not in self.fixed:
+                self.virtual.add(n)
+
+    def sources(self, node: Node) -> dict[Node, Reach]:
+        """The computed and fixed nodes that a node reads, virtual ones looked through, and which numbers of them."""
+        found: dict[Node, Reach] = {}
+        reaches = (Reach.ALL,) * len(node.inputs) if isinstance(node, Contraction) else node.reaches()
+        stack = list(zip(node.inputs, reaches, strict=True))
+        while stack:
+            n, reach = stack.pop()
+            if n in self.virtual:
+                stack += [(m, max(reach, r)) for m, r in zip(n.inputs, n.reaches(), strict=True)]
+            else:
+                found[n] = max(found.get(n, reach), reach)
+        return found
+
+    def recomputed(self) -> set[Node]:
+        """Cheap functions of one array that other kernels read: computing them again costs less than keeping them."""
+        again: set[Node] = set()
+        for n in self.computed:
+            cheap = isinstance(n, Map) and not is_single(n) and n not in self.updates.values()
+            if not cheap or not is_cheap(n) or n in self.outputs:
+                continue
+            large = [s for s in self.sources(n) if s.type.size == n.type.size and not isinstance(s, Constant)]
+            kept = all(s in self.fixed or isinstance(self.kernels[self.kernel_of[s]], Product) or self.leaves(s, n) for s in large)  # fmt: skip
+            others = [s for s in self.sources(n) if s not in large and s not in self.fixed and not is_single(s)]
+            if len(large) <= 1 and kept and not others and self.leaves(n, n) and not again.intersection(large):
+                again.add(n)
+        return again
+
+    def leaves(self, node: Node, but: Node) -> bool:
+        """Whether another kernel than its own reads a node, ``but`` aside."""
+        return any(self.kernel_of[r] != self.kernel_of[node] for r in self.readers[node] if r is not but)
+
+    # -- kernels -----------------------------------------------------------------------------------------------------
+
+    def key(self, node: Node) -> object:
+        """Nodes with different keys cannot share a kernel."""
+        return node if isinstance(node, Contraction) else loop_rows(node)
+
+    def group(self) -> None:
+        """Give every computed node the earliest kernel that it can be in."""
+        before: dict[Node, dict[Node, bool]] = {}
+        self.readers = {n: [] for n in self.nodes}
+        for n in self.computed:
+            before[n] = {}
+            for s, reach in self.sources(n).items():
+                self.readers[s].append(n)
+                if s not in self.fixed:
+                    apart = self.key(s) != self.key(n) or reach == Reach.ALL
+                    before[n][s] = apart or (writes_elsewhere(s) and loop_rows(s) != UNIT)
+        order = self.overwriting(before)
+        level: dict[Node, int] = {}
+        for n in order:
+            level[n] = max((level[s] + apart for s, apart in before[n].items()), default=0)
+        places = {n: i for i, n in enumerate(order)}
+        groups: dict[tuple[int, object], list[Node]] = {}
+        for n in sorted(self.computed, key=lambda n: (level[n], places[n])):
+            groups.setdefault((level[n], self.key(n)), []).append(n)
+        self.kernels = [kernel(group) for group in groups.values()]
+        self.kernel_of = {n: i for i, group in enumerate(groups.values()) for n in group}
+
+    def overwriting(self, before: dict[Node, dict[Node, bool]]) -> list[Node]:
+        """The order of the nodes in which new values of states are written when the old ones are no longer read.
+
+        A state for which there is no such order is copied at the end of the step.
+        """
+        self.copied, self.after = {}, {}
+        for state, new in self.updates.items():
+            writer = owner(new)
+            if writer is state:
+                continue
+            if writer in self.fixed or writer in self.virtual or new.type.size != writer.type.size:
+                self.copied[state] = new
+                continue
+            first = first_write(writer)
+            others = [r for r in self.readers[state] if r is not first]
+            added = {r: not self.beside(r, first, state) or before[first].get(r, False) for r in others}
+            trial = {**before, first: {**before[first], **added}}
+            try:
+                TopologicalSorter({n: list(s) for n, s in trial.items()}).prepare()
+            except CycleError:
+                self.copied[state] = new
+                continue
+            before[first] = trial[first]
+            self.after.setdefault(first, []).extend(others)
+        return list(TopologicalSorter({n: list(s) for n, s in before.items()}).static_order())
+
+    def beside(self, reader: Node, writer: Node, state: State) -> bool:
+        """Whether a node may read a state in the iteration of the loop in which its new value is written."""
+        if self.key(reader) != self.key(writer) or writes_elsewhere(reader) or writes_elsewhere(writer):
+            return False
+        return self.sources(reader)[state] == Reach.PLACE and reader.type.shape == writer.type.shape
+
+    def find_arrays(self) -> None:
+        """What other kernels or other rows read lies in memory as a whole."""
+        kept = {owner(n) for n in (*self.outputs, *self.updates.values())}
+        for n in self.computed:
+            whole = isinstance(n, (Contraction, Concat)) or writes_elsewhere(n)
+            apart = any(self.kernel_of[r] != self.kernel_of[n] for r in self.readers[n])
+            far = any(self.sources(r)[n] == Reach.ALL for r in self.readers[n])
+            if not is_single(n) and (whole or apart or far or n in kept):
+                self.arrays.add(n)
+        for n in self.computed:
+            if isinstance(n, Concat) and n.type.rows == UNIT and n.axis == 0:
+                self.place_parts(n)
+
+    def place_parts(self, concat: Concat) -> None:
+        """Parts of a concatenation are computed where it wants them."""
+        for part, (start, stop) in zip(concat.parts, concat.offsets(), strict=True):
+            source = owner(part)
+            fits = is_contiguous(part) and source.type.size == part.type.size and not is_single(source)
+            free = source in self.kernel_of and source not in self.placed and not isinstance(source, Concat)
+            if fits and free and source.type.element == concat.type.element and source not in self.updates.values():
+                self.placed[source] = (concat, start, stop)
+                self.arrays.add(source)
+
+
+def kernel(nodes: Sequence[Node]) -> Kernel:
+    """The kernel of nodes with one key."""
+    first = nodes[0]
+    return Product(first) if isinstance(first, Contraction) else Loop(loop_rows(first), tuple(nodes))
+
+
+def first_write(node: Node) -> Node:
+    """The first of several operators that write to a table one after another."""
+    while isinstance(node, (ScatterAdd, Put)) and isinstance(node.base, (ScatterAdd, Put)):
+        node = node.base
+    return node
+
+
+def reads_state(take: Take) -> bool:
+    """Whether rows are taken from what the loop changes: they must be taken before it does."""
+    return isinstance(owner(take.x), State)
+
+
+def is_cheap(node: Map) -> bool:
+    """Whether a function takes a few operations that all run in vector registers."""
+    passes = scalar.passes(node.expression)
+    return all(name in CHEAP for name, _ in passes) and sum(n for _, n in passes) <= CHEAP_OPERATIONS
+
+
+def fixed_nodes(outputs: Sequence[Node], moving: set[Node]) -> frozenset[Node]:
+    """What is there before the first step: leaves, and arrays that nothing which moves reaches. Numbers are computed
+    where they are used, as the compiler likes it."""
+    return frozenset(n for n in walk(outputs) if isinstance(n, LEAVES) or (n not in moving and not n.is_number))

@@ -1,0 +1,489 @@
+"""One loop over rows as Python source that Numba compiles: what operators compute, number by number.
+
+Inside a row, operators over entries of the same shape share an inner loop, unless one needs a sum over the whole entry
+that another one computes. What only its own inner loop reads is a variable, what only its own row reads a buffer of one
+entry. New values of arrays are stored at the end of an iteration, when everything that it reads has been read.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ...planner import scalar
+from ...planner.node import At, Node, Operand, Reach
+from ...planner.ops import (
+    Concat,
+    Constant,
+    Count,
+    Index,
+    Map,
+    Positions,
+    Put,
+    Reduce,
+    ScatterAdd,
+    Segment,
+    Sum,
+)
+from ...planner.ops.elementwise import stretched
+from ...planner.ops.shape import is_contiguous, moved
+from ...types import BOOLEAN, DOUBLE, FLOAT, UNIT, Dim, Element, RowSet, Shape, Type, concrete, promote
+from ..memory import is_view, owner
+from .fusion import Fusion, Loop, is_single, writes_elsewhere
+
+VARIABLES = "ijkl"
+LONG = 60  # characters from which on a value is worth a line and a name
+
+
+class Module(Protocol):
+    """What a loop asks of the module that it is written for: names of arrays, variables and row counts."""
+
+    fusion: Fusion
+
+    def name(self, node: Node) -> str: ...
+    def array(self, node: Node) -> str: ...
+    def view(self, node: Node) -> str: ...
+    def buffer(self, type: Type, hint: str) -> str: ...
+    def fresh(self, hint: str) -> str: ...
+    def rows(self, rows: RowSet) -> str: ...
+    def comment(self, node: Node) -> str: ...
+
+
+def key_of(shape: Shape) -> tuple[int, ...]:
+    """The sizes that a loop over entries runs through."""
+    return tuple(d for d in concrete(shape) if d != 1)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What an inner loop does for an operator: all of it, or one part of a concatenation."""
+
+    node: Node
+    part: int | None = None
+
+    @property
+    def shape(self) -> Shape:
+        """The entry that the inner loop runs through."""
+        n = self.node
+        if isinstance(n, Concat) and self.part is not None:
+            return n.parts[self.part].type.shape
+        if isinstance(n, (Reduce, Segment)):
+            return n.x.type.shape
+        if isinstance(n, (ScatterAdd, Put)):
+            return n.x[0].type.shape
+        return n.type.shape
+
+
+@dataclass
+class Nest:
+    """The lines of an inner loop: ``levels[d]`` are those in front of and behind the loops from depth d on."""
+
+    sizes: tuple[int, ...]
+    before: list[list[str]] = field(default_factory=list)
+    after: list[list[str]] = field(default_factory=list)
+    body: list[str] = field(default_factory=list)
+    stores: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.before = [[] for _ in range(len(self.sizes) + 1)]
+        self.after = [[] for _ in range(len(self.sizes) + 1)]
+
+    def lines(self) -> list[str]:
+        inner = [*self.body, *self.stores]
+        for depth in reversed(range(len(self.sizes))):
+            loop = [f"for {VARIABLES[depth]} in range({self.sizes[depth]}):", *(f"    {line}" for line in inner)]
+            inner = [*self.before[depth], *loop, *self.after[depth]] if inner else []
+        return inner
+
+
+class LoopWriter:
+    """Writes one loop. It is the ``Elements`` that operators ask for the texts of their inputs."""
+
+    def __init__(self, module: Module, loop: Loop, scalars: dict[Node, str]) -> None:
+        self.module, self.fusion, self.loop = module, module.fusion, loop
+        self.scalars = scalars  # single numbers, by the variable that holds each
+        self.row = "" if loop.rows == UNIT else "r"
+        self.row_scalars: dict[Node, str] = {}
+        self.registers: dict[Node, str] = {}
+        self.buffers: dict[Node, str] = {}
+        self.before: list[str] = []  # in front of the loop over rows
+        self.after: list[str] = []
+        self.inner = self.inner_loops()
+        self.depth = {t.node: d for d, tasks in enumerate(self.inner) for t in tasks}
+
+    def lines(self) -> list[str]:
+        """The text: a comment an operator, then the loop."""
+        comments = [f"# {self.module.comment(n)}" for n in self.loop.nodes]
+        body = [line for tasks in self.inner for line in self.inner_loop(tasks)]
+        if self.row and body:
+            count = self.module.rows(self.loop.rows)
+            body = [f"for r in range({count}):", *(f"    {line}" for line in body)]
+        return [*comments, *self.before, *body, *self.after]
+
+    # -- inner loops -------------------------------------------------------------------------------------------------
+
+    def inner_loops(self) -> list[list[Task]]:
+        """The tasks of a row, those together that share an inner loop."""
+        level: dict[Task, int] = {}
+        tasks_of: dict[Node, list[Task]] = {}
+        inside = set(self.loop.nodes)
+        for n in self.loop.nodes:
+            tasks_of[n] = self.tasks(n)
+            for task in tasks_of[n]:
+                part = n.parts[task.part] if isinstance(n, Concat) and task.part is not None else None
+                sources = self.fusion.sources(n) if part is None else self.through(part)
+                level[task] = max(
+                    (
+                        *(self.level_after(t, task, reach, level[t]) for s, reach in sources.items() if s in inside
+                          for t in tasks_of[s]),
+                        *(level[t] for s in self.fusion.after.get(n, ()) if s in inside for t in tasks_of[s]),
+                    ), default=0,
+                )  # fmt: skip
+        loops: dict[tuple[int, tuple[int, ...]], list[Task]] = {}
+        for task in sorted(level, key=lambda t: level[t]):
+            loops.setdefault((level[task], key_of(task.shape)), []).append(task)
+        return list(loops.values())
+
+    def through(self, part: Node) -> dict[Node, Reach]:
+        """What a part of a concatenation reads, itself included if it is computed."""
+        if part not in self.fusion.virtual:
+            return {part: Reach.PLACE}
+        found: dict[Node, Reach] = {}
+        for n, reach in zip(part.inputs, part.reaches(), strict=True):
+            for m, r in self.through(n).items():
+                found[m] = max(found.get(m, reach), r, reach)
+        return found
+
+    def tasks(self, node: Node) -> list[Task]:
+        if not isinstance(node, Concat):
+            return [Task(node)]
+        placed = self.fusion.placed
+        return [
+            Task(node, i)
+            for i, (p, (start, _)) in enumerate(zip(node.parts, node.offsets(), strict=True))
+            if placed.get(owner(p), ())[:2] != (node, start)
+        ]
+
+    def level_after(self, first: Task, then: Task, reach: Reach, level: int) -> int:
+        """The earliest inner loop for a task that reads what another one computes."""
+        folds = isinstance(first.node, (Reduce, Concat)) or writes_elsewhere(first.node)
+        same = key_of(first.shape) == key_of(then.shape) and reach == Reach.PLACE and not folds
+        return level if same else level + 1
+
+    def inner_loop(self, tasks: Sequence[Task]) -> list[str]:
+        """The lines of one inner loop."""
+        self.registers = {}
+        nest = Nest(key_of(tasks[0].shape))
+        for task in tasks:
+            self.write(task, nest, tasks)
+        for node, text in self.registers.items():
+            if not nest.sizes and text.isidentifier():
+                self.row_scalars[node] = text
+        return nest.lines()
+
+    def entry(self, shape: Shape) -> tuple[str, ...]:
+        """The loop's variables as a position in an entry."""
+        rest = iter(VARIABLES)
+        return tuple("0" if d == 1 else next(rest) for d in concrete(shape))
+
+    def here(self, task: Task) -> At:
+        return At(self.row, self.entry(task.shape))
+
+    # -- statements --------------------------------------------------------------------------------------------------
+
+    def write(self, task: Task, nest: Nest, tasks: Sequence[Task]) -> None:
+        """Add what a task does to its inner loop."""
+        node = task.node
+        if isinstance(node, Concat):
+            self.write_part(node, task, nest)
+        elif isinstance(node, Reduce):
+            self.write_fold(node, task, nest)
+        elif isinstance(node, (Segment, ScatterAdd, Put)):
+            self.write_scattered(node, task, nest)
+        else:
+            self.write_value(node, task, nest, tasks)
+
+    def write_value(self, node: Node, task: Task, nest: Nest, tasks: Sequence[Task]) -> None:
+        """An operator whose numbers are computed one by one."""
+        at = self.here(task)
+        text = node.number(self, at)
+        readers = [r for r in self.fusion.readers[node] if self.fusion.kernel_of[r] == self.fusion.kernel_of[node]]
+        inside = {t.node for t in tasks}
+        here = [r for r in readers if r in inside and self.depth[r] == self.depth[node]]
+        later = [r for r in readers if r not in here]
+        stored = node in self.fusion.arrays
+        if is_single(node) or (not nest.sizes and not stored):
+            name = self.module.name(node)
+            nest.body.append(f"{name} = {text}")
+            (self.scalars if is_single(node) else self.row_scalars)[node] = name
+            return
+        target = None
+        if stored:
+            target = self.module.array(node)
+        elif later:
+            target = self.buffers[node] = self.module.buffer(node.type.with_(rows=UNIT), self.module.name(node))
+        place = At(self.row if stored else "", at.entry)
+        if here and (target or len(here) > 1 or len(text) > LONG or reads_twice(here[0], node)):
+            name = self.module.fresh(f"{self.module.name(node)}_here") if target else self.module.name(node)
+            nest.body.append(f"{name} = {text}")
+            self.registers[node] = text = name
+        elif here:
+            self.registers[node] = text
+        if not nest.sizes and stored and later and node not in self.registers:
+            name = self.module.fresh(f"{self.module.name(node)}_here")
+            nest.body.append(f"{name} = {text}")
+            self.row_scalars[node] = text = name
+        if target:
+            nest.stores.append(f"{target}{index(place)} = {text}")
+
+    def write_part(self, node: Concat, task: Task, nest: Nest) -> None:
+        """A part of a concatenation is copied to its place."""
+        assert task.part is not None
+        at, (start, _) = self.here(task), node.offsets()[task.part]
+        part = node.parts[task.part]
+        text = self.operand(self.value(part, stretched(part, at)), part, node.type.element)
+        nest.stores.append(f"{self.module.array(node)}{index(moved(at, node.axis, start))} = {text}")
+
+    def write_fold(self, node: Reduce, task: Task, nest: Nest) -> None:
+        """A fold over entries' axes, rows, or both."""
+        at = self.here(task)
+        text = self.operand(self.value(node.x, at), node.x, node.type.element)
+        kept = tuple("0" if i in node.axes else p for i, p in enumerate(at.entry))
+        over_rows = node.rows and bool(self.row)
+        if node.type.entry_size == 1:
+            self.fold_to_variable(node, text, over_rows, nest)
+            return
+        if over_rows or node in self.fusion.arrays:
+            target, row = self.module.array(node), "" if over_rows else self.row
+        else:
+            target, row = self.module.buffer(node.type.with_(rows=UNIT), self.module.name(node)), ""
+            self.buffers[node] = target
+        depth = self.kept_depth(node)
+        place = f"{target}{index(At(row, kept))}"
+        if over_rows or depth is None:
+            (self.before if over_rows else nest.before[0]).extend(self.filled(node, target, row))
+            nest.stores.append(f"{place} = {combined(node, place, text)}")
+            return
+        name = self.module.fresh(f"{self.module.name(node)}_here")
+        nest.before[depth].append(f"{name} = {self.start(node)}")
+        nest.body.append(f"{name} = {combined(node, name, text)}")
+        nest.after[depth].append(f"{place} = {name}")
+
+    def fold_to_variable(self, node: Reduce, text: str, over_rows: bool, nest: Nest) -> None:
+        """A fold to one number, a row or in all."""
+        name = self.module.name(node)
+        if not nest.sizes and not over_rows:
+            nest.body.append(f"{name} = {text}")
+        else:
+            is_total = over_rows and isinstance(node, Sum)  # of many rows: summed in 64 bits
+            start = f"{node.start}" if is_total or node.type.element == DOUBLE else self.start(node)
+            (self.before if over_rows else nest.before[0]).append(f"{name} = {start}")
+            nest.body.append(f"{name} = {combined(node, name, text)}")
+            if is_total and not node.is_number and node.type.element == FLOAT:
+                self.after.append(f"{name} = float32({name})")
+        (self.scalars if is_single(node) else self.row_scalars)[node] = name
+        if node in self.fusion.arrays:
+            at = At(self.row, ("0",) * node.type.rank)
+            nest.after[0].append(f"{self.module.array(node)}{index(at)} = {name}")
+            if not nest.sizes:
+                nest.stores += nest.after[0]
+                nest.after[0] = []
+
+    def start(self, node: Reduce) -> str:
+        value = {0.0: "0", float("inf"): "inf", -float("inf"): "-inf"}[node.start]
+        return f"float32({value})" if node.type.element == FLOAT else f"float64({value})"
+
+    def kept_depth(self, node: Reduce) -> int | None:
+        """At which depth of the inner loop the fold of trailing axes stands; None for other axes."""
+        flags = [i in node.axes for i, d in enumerate(concrete(node.x.type.shape)) if d != 1]
+        count = flags.index(True) if True in flags else len(flags)
+        return count if all(flags[count:]) and count < len(flags) else None
+
+    def filled(self, node: Node, target: str, row: str = "", value: str = "0") -> list[str]:
+        """Lines that set an array, or a row's entry of it, to where a fold starts."""
+        start = self.start(node) if isinstance(node, Reduce) else value
+        shape = node.type.shape
+        nest = Nest(key_of(shape))
+        nest.body.append(f"{target}{index(At(row, self.entry(shape)))} = {start}")
+        return nest.lines()
+
+    def write_scattered(self, node: Segment | ScatterAdd | Put, task: Task, nest: Nest) -> None:
+        """Rows that are written, or added, to the rows that an index names."""
+        at, target = self.here(task), self.module.array(node)
+        if isinstance(node, Segment):
+            count: Dim | RowSet = node.rows if node.rows != UNIT else node.size
+            self.before += self.zeroed(node, target)
+            place = self.position(node.index, At(self.row), count)
+            x = self.operand(self.value(node.x, stretched(node.x, at)), node.x, node.type.element)
+            nest.stores.append(f"{target}[{', '.join((place, *at.entry))}] += {x}")
+            return
+        base, x, position = node.base, node.x[0], node.index[0]
+        self.before += self.copied(base, node, target)
+        place = self.position(position, At(self.row), base.type.shape[0])
+        where = f"{target}[{', '.join((place, *at.entry))}]"
+        text = self.operand(self.value(x, at), x, node.type.element)
+        if isinstance(node, Put):
+            nest.stores.append(f"{where} = {text}")
+            return
+        scale = node.scale[0]
+        arguments: dict[str, Operand] = {"s": (scale, stretched(scale, at)), "x": text}
+        nest.stores.append(f"{where} += {self.arithmetic('where(s != 0, s * x, 0)', arguments, node.type.element)}")
+
+    def zeroed(self, node: Segment, target: str) -> list[str]:
+        """Lines that clear the groups."""
+        shape = node.type.shape if node.rows == UNIT else (0, *node.type.shape)
+        count = str(node.size) if node.rows == UNIT else self.module.rows(node.rows)
+        inner = Nest(key_of(shape[1:]))
+        inner.body.append(f"{target}{index(At('g', self.entry(shape[1:])))} = 0")
+        return [f"for g in range({count}):", *(f"    {line}" for line in inner.lines() or inner.body)]
+
+    def copied(self, base: Node, node: Node, target: str) -> list[str]:
+        """Lines that copy a table that is about to be written to, unless it lies there already."""
+        if base not in self.fusion.virtual and self.module.array(base) == target:
+            return []
+        nest = Nest(key_of(node.type.shape))
+        at = At("", self.entry(node.type.shape))
+        nest.body.append(f"{target}{index(at)} = {self.value(base, at)}")
+        return nest.lines()
+
+    # -- Elements ----------------------------------------------------------------------------------------------------
+
+    def value(self, node: Node, at: At) -> str:
+        for known in (self.registers, self.row_scalars, self.scalars):
+            if node in known:
+                return known[node]
+        if isinstance(node, Constant) and len(node.values) == 1:
+            return literal(node)
+        if isinstance(node, Count):
+            return self.module.rows(node.rows)
+        if isinstance(node, Index):
+            return f"order[start + {at.row}]"
+        if node in self.fusion.virtual:
+            base = owner(node)
+            lies = base in self.fusion.fixed or base in self.fusion.arrays
+            if is_view(node) and lies and is_contiguous(node) and not is_single(node) and base not in self.registers:
+                if self.is_named_part(node):
+                    return f"{self.module.view(node)}{index(at)}"
+            return node.number(self, at)
+        if node in self.buffers:
+            return f"{self.buffers[node]}{index(At('', at.entry))}"
+        return f"{self.module.array(node)}{index(at)}"
+
+    def is_named_part(self, node: Node) -> bool:
+        """Whether a view is better read under its own name: a part of a flat vector, or rows regrouped."""
+        while is_view(node):
+            if node.reaches() != (Reach.PLACE,):
+                return True
+            node = node.inputs[0]
+        return False
+
+    def position(self, index: Node, at: At, count: Dim | RowSet) -> str:
+        text = self.value(index, stretched(index, at))
+        if isinstance(index, (Index, Positions)):
+            return text
+        return f"nearest({text}, {self.module.rows(count) if isinstance(count, RowSet) else count})"
+
+    def operand(self, text: str, node: Node | None, element: Element) -> str:
+        """A number as an operand of arithmetic in an element type."""
+        if element.kind != "float" or (node is not None and not node.is_number and node.type.element == element):
+            return text
+        if element == DOUBLE and (node is None or node.is_number):
+            return text
+        return f"{element.storage}({text})"
+
+    def arithmetic(self, expression: str, arguments: Mapping[str, Operand], element: Element) -> str:
+        nodes = [a[0] for a in arguments.values() if not isinstance(a, str)]
+        in_numbers = bool(nodes) and len(nodes) == len(arguments) and all(n.is_number for n in nodes)
+        kind = compared_as(nodes) if element == BOOLEAN else element
+        texts: dict[str, str] = {}
+        for name, a in arguments.items():
+            if isinstance(a, str):
+                texts[name] = a
+                continue
+            text = self.value(*a)
+            boolean = a[0].type.element == BOOLEAN
+            texts[name] = (
+                text
+                if in_numbers or (boolean and name_of_condition(expression, name))
+                else self.operand(text, a[0], kind)
+            )
+        typed = None if in_numbers or kind != FLOAT else "float32"
+        return written(expression, texts, typed)
+
+
+def name_of_condition(expression: str, name: str) -> bool:
+    """Whether an argument of an expression is used as a truth value."""
+    return f"where({name}," in expression or any(op in expression for op in (" & ", " | ", "~"))
+
+
+def compared_as(nodes: Sequence[Node]) -> Element:
+    """The element type in which operands are compared."""
+    arrays = [n.type.element for n in nodes if not n.is_number]
+    if all(e.kind != "float" for e in arrays):
+        return BOOLEAN if arrays else DOUBLE
+    return promote(*(e for e in arrays if e.kind != "category"))
+
+
+def reads_twice(reader: Node, node: Node) -> bool:
+    """Whether a reader's text may hold the node's number more than once."""
+    if isinstance(reader, Reduce):
+        return reader.x is not node
+    if not isinstance(reader, Map):
+        return True
+    fields = [f for f, n in zip(reader.names(), reader.inputs, strict=True) if n is node]
+    names = [n.id for n in ast.walk(scalar.parse(reader.expression)) if isinstance(n, ast.Name)]
+    return sum(names.count(f) for f in fields) != 1
+
+
+def combined(node: Reduce, total: str, text: str) -> str:
+    """The text of a fold's next value. Sums may be taken in any order, so that they run in vector registers."""
+    return f"{'plus' if node.ufunc == 'add' else node.ufunc}({total}, {text})"
+
+
+def index(at: At) -> str:
+    """A place as an index of an array; a single number lies in an array of one."""
+    places = [at.row, *at.entry] if at.row else list(at.entry)
+    return f"[{', '.join(places) or '0'}]"
+
+
+def literal(node: Constant) -> str:
+    """A constant as Python source."""
+    if node.element == BOOLEAN:
+        return repr(bool(node.values[0]))
+    value = node.values[0]
+    text = repr(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+    return f"({text})" if text.startswith("-") else text
+
+
+class _Typed(ast.NodeTransformer):
+    """Names become texts, numbers get a type, and powers become calls."""
+
+    def __init__(self, texts: Mapping[str, str], typed: str | None) -> None:
+        self.texts, self.typed = texts, typed
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return scalar.parse(self.texts[node.id]) if node.id in self.texts else node
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        node.args = [self.visit(a) for a in node.args]
+        return node
+
+    def visit_Constant(self, node: ast.Constant) -> ast.expr:
+        return ast.Call(ast.Name(self.typed), [node], []) if self.typed else node
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.expr:
+        self.generic_visit(node)
+        return ast.UnaryOp(ast.Not(), node.operand) if isinstance(node.op, ast.Invert) else node
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
+        self.generic_visit(node)
+        if isinstance(node.op, ast.Pow) and self.typed:
+            return ast.Call(ast.Name("power"), [node.left, node.right], [])
+        return node
+
+
+def written(expression: str, texts: Mapping[str, str], typed: str | None) -> str:
+    """A scalar expression over texts."""
+    return ast.unparse(_Typed(texts, typed).visit(ast.parse(expression, mode="eval")))

@@ -1,0 +1,302 @@
+"""The module around the kernels of a plan: Python source with the compiled function and what lays out its arrays.
+
+``steps`` runs many steps of the training loop: the kernels one after another, for each batch. ``prepare`` is plain
+Python: it finds every array its place in the arena, makes the views, and binds ``steps`` to all of them.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...planner.node import At, Node, depends_on, walk
+from ...planner.ops import Constant, Contraction, Count, Counter, Index, State
+from ...planner.ops.contract import as_matrix_product
+from ...types import UNIT, RowSet, Type
+from ..codegen import Names
+from ..memory import is_view, owner
+from .arena import Arena
+from .fusion import Fusion, Loop, Product, fixed_nodes
+from .loops import LoopWriter
+from .lower import lowered, unsupported
+
+IMPORTS = """\
+from math import inf
+
+import numpy as np
+from numba import njit
+from numba.types import Array, boolean, float32, float64, int32, int64
+
+from mlsql.executor.compiled.blas import matmul, nearest, plus
+from mlsql.executor.compiled.functions import *
+from mlsql.executor.device import array
+"""
+OPTIONS = 'cache=True, nogil=True, error_model="numpy", fastmath={"contract"}'
+HEAD = {  # what steps() takes besides row counts and arrays, and Numba's types
+    "order": "Array(int64, 1, 'C', readonly=True)", "batch": "int64", "count": "int64", "first_step": "int64",
+    "stop_on_nan": "boolean", "losses": "Array(float64, 1, 'C')", "rates": "Array(float64, 1, 'C')",
+}  # fmt: skip
+WIDTH = 116
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A module's source and what it takes to run it.
+
+    ``arrays`` are the leaves that prepare() takes and ``once`` what is computed before the loop for it, by the name of
+    the argument; ``row_counts`` the numbers of rows. ``slots`` are the sizes of the arena's arrays in bytes.
+    """
+
+    source: str
+    slots: tuple[int, ...]
+    arrays: Mapping[Node, str]
+    row_counts: Mapping[RowSet, str]
+    fusion: Fusion
+
+    @property
+    def arena_bytes(self) -> int:
+        return sum(self.slots)
+
+    def allocate(self, empty: Callable[..., Any]) -> list[Any]:
+        """A fresh arena."""
+        return [empty(max(1, size), "uint8") for size in self.slots]
+
+
+@dataclass(frozen=True)
+class Loops:
+    """What a loop over batches is about: its outputs (the loss and the learning rate), the states and their updates."""
+
+    loss: Node
+    rate: Node
+    updates: Mapping[State, Node]
+    names: Mapping[Node, str]
+    index: Index | None
+    step: Counter
+    multiples: Mapping[RowSet, int]
+
+
+def compiled(loop: Loops) -> Compiled | str:
+    """The module of a training loop, or why there is none."""
+    outputs, names = lowered([loop.loss, loop.rate, *loop.updates.values()], loop.names)
+    moving = depends_on(outputs, [n for n in walk(outputs) if isinstance(n, (Index, Counter, Count, State))])
+    reason = unsupported(outputs, moving, loop.index)
+    if reason is not None:
+        return reason
+    updates = dict(zip(loop.updates, outputs[2:], strict=True))
+    fusion = Fusion(outputs[:2], updates, fixed_nodes(outputs, moving))
+    if fusion.copied:
+        return "a new value of a state is needed beside the old one"
+    return _Writer(loop, fusion, names).module()
+
+
+class _Writer:
+    """Writes the module. It is the ``Module`` that loops ask for names."""
+
+    def __init__(self, loop: Loops, fusion: Fusion, names: Mapping[Node, str]) -> None:
+        self.loop, self.fusion, self.hints = loop, fusion, names
+        self.names = Names(RESERVED)
+        self.arena = Arena(fusion)
+        self.variable: dict[Node, str] = {}
+        self.views: dict[Node, str] = {}
+        self.leaves: dict[Node, str] = {}
+        self.row_counts: dict[RowSet, str] = {}
+        self.setup: list[str] = []  # of prepare(), where arrays and views are made
+        self.arguments: dict[str, str] = {}  # of steps(): names and Numba's types
+
+    # -- names: loops.Module -----------------------------------------------------------------------------------------
+
+    def fresh(self, hint: str) -> str:
+        return self.names.fresh(hint)
+
+    def hint(self, node: Node) -> str:
+        return self.hints.get(node) or getattr(node, "name", None) or node.operator_name()
+
+    def name(self, node: Node) -> str:
+        if node not in self.variable:
+            self.variable[node] = self.fresh(self.hint(node))
+        return self.variable[node]
+
+    def rows(self, rows: RowSet) -> str:
+        if rows == UNIT:
+            return "1"
+        if rows not in self.row_counts:
+            self.row_counts[rows] = self.fresh(f"n_{rows.name}")
+        return self.row_counts[rows]
+
+    def array(self, node: Node) -> str:
+        state = self.arena.overwrites.get(node)
+        if state is not None:
+            return self.array(state)
+        name = self.name(node)
+        if name not in self.arguments:
+            self.arguments[name] = numba_type(
+                node.type, is_data=node in self.fusion.fixed and not isinstance(node, State)
+            )
+            if node in self.fusion.fixed:
+                self.leaves[node] = name
+                if node.type.rows == UNIT and not node.type.shape:
+                    self.setup.append(f"{name} = {name}.reshape(1)")
+            else:
+                self.setup.append(f"{name} = {self.place(node)}")
+        return name
+
+    def place(self, node: Node) -> str:
+        """The text that makes a computed array."""
+        if node in self.fusion.placed:
+            whole, start, stop = self.fusion.placed[node]
+            return f"{self.array(whole)}[{start}:{stop}].reshape({self.shape(node.type)})"
+        return f"array(arena, {self.arena.slot[node]}, {self.shape(node.type)}, {node.type.element.storage!r})"
+
+    def shape(self, type: Type) -> str:
+        sizes = [str(d) for d in type.shape]
+        if type.rows != UNIT:
+            sizes.insert(0, self.rows(type.rows))
+        return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})" if sizes else "(1,)"
+
+    def view(self, node: Node) -> str:
+        if node not in self.views:
+            base = owner(node)
+            self.array(base)
+            name = self.views[node] = self.name(node)
+            self.setup.append(f"{name} = {self.seen(node)}")
+            self.arguments[name] = numba_type(
+                node.type, is_data=base in self.fusion.fixed and not isinstance(base, State)
+            )
+        return self.views[node]
+
+    def seen(self, node: Node) -> str:
+        """The text of a view, from the array that it looks into."""
+        if not is_view(node):
+            return self.array(node)
+        return self.seen(node.inputs[0]) + node.seen(self)  # type: ignore[arg-type]
+
+    def count(self, node: Node) -> str:
+        """The text of a node's number of rows, as views ask for it."""
+        return "" if node.type.rows == UNIT else self.rows(node.type.rows)
+
+    def buffer(self, type: Type, hint: str) -> str:
+        name = self.fresh(f"{hint}_of_row") if type.rows == UNIT else self.fresh(hint)
+        slot = self.arena.scratch(type)
+        self.setup.append(f"{name} = array(arena, {slot}, {self.shape(type)}, {type.element.storage!r})")
+        self.arguments[name] = numba_type(type)
+        return name
+
+    def comment(self, node: Node) -> str:
+        details = [str(v) for v in node.attributes().values() if isinstance(v, (str, int)) and v is not False]
+        inputs = [self.described(n) for n in node.inputs]
+        return f"{self.name(node)} = {node.operator_name()}({', '.join([*inputs, *details])})"
+
+    def described(self, node: Node) -> str:
+        """What a comment calls a node: virtual ones by what they look at."""
+        if isinstance(node, Constant) and len(node.values) == 1:
+            return repr(node.values[0])
+        if isinstance(node, Count):
+            return self.rows(node.rows)
+        if isinstance(node, Index):
+            return "order"
+        if node in self.fusion.virtual and node not in self.hints and node.inputs:
+            return f"{node.operator_name()}({', '.join(self.described(n) for n in node.inputs)})"
+        return self.name(node)
+
+    # -- text --------------------------------------------------------------------------------------------------------
+
+    def module(self) -> Compiled:
+        body = self.body()
+        counts, arguments = list(self.row_counts.values()), list(self.arguments)
+        types = [*HEAD.values(), *("int64" for _ in counts), *self.arguments.values()]
+        text = [
+            IMPORTS,
+            "",
+            "@njit(",
+            *wrapped(f"    int64({', '.join(types)}),"),
+            f"    {OPTIONS},",
+            ")",
+            *wrapped(f"def steps({', '.join([*HEAD, *counts, *arguments])}):"),
+            '    """Train on so many batches; returns how many were done when a loss was not finite."""',
+            *(f"    {line}" for line in body),
+            "    return count",
+            "",
+            "",
+            *wrapped(f"def prepare({', '.join(['arena', *counts, *self.leaves.values()])}):"),
+            '    """The compiled function with its arrays in place."""',
+            *(f"    {line}" for line in self.setup),
+            "",
+            f"    def run({', '.join(HEAD)}):",
+            *(f"    {line}" for line in wrapped(f"    return steps({', '.join([*HEAD, *counts, *arguments])})")),
+            "",
+            "    return run",
+            "",
+        ]
+        source = "\n".join(line.rstrip() for line in text)
+        return Compiled(source, tuple(self.arena.sizes), self.leaves, self.row_counts, self.fusion)
+
+    def body(self) -> list[str]:
+        """The loop over batches."""
+        loop, scalars = self.loop, dict[Node, str]()
+        step = scalars[loop.step] = self.name(loop.step)
+        kernels: list[str] = []
+        for kernel in self.fusion.kernels:
+            if isinstance(kernel, Product):
+                kernels += self.product(kernel.node)
+            else:
+                kernels += LoopWriter(self, kernel, scalars).lines()
+        finish = LoopWriter(self, Loop(UNIT, ()), scalars)
+        loss, rate = (finish.value(n, At("", ("0",) * n.type.rank)) for n in self.fusion.outputs)
+        start: list[str] = []
+        if loop.index is not None:
+            batch = self.rows(loop.index.rows)
+            start = ["start = s * batch", f"{batch} = min(batch, order.shape[0] - start)"]
+            start += [f"{self.rows(r)} = {batch} * {n}" for r, n in loop.multiples.items() if r in self.row_counts]
+        inner = [
+            f"{step} = first_step + s",
+            *start,
+            *kernels,
+            f"losses[s] = {loss}",
+            f"rates[s] = {rate}",
+            "if stop_on_nan and not np.isfinite(losses[s]):",
+            "    return s + 1",
+        ]
+        return ["for s in range(count):", *(f"    {line}" for line in inner)]
+
+    def product(self, node: Contraction) -> list[str]:
+        """The line of a matrix product."""
+        form = as_matrix_product(node.spec)
+        assert form is not None
+        swapped, *turned = form
+        operands = [self.operand(n) + (".T" if turn else "") for n, turn in zip(node.inputs, turned, strict=True)]
+        x, y = reversed(operands) if swapped else operands
+        return [f"# {self.comment(node)}", f"matmul({x}, {y}, {self.sliced(self.array(node), node)})"]
+
+    def operand(self, node: Node) -> str:
+        """The array of an operand, as many rows as there are."""
+        if node in self.fusion.virtual:
+            return self.sliced(self.view(node), node)
+        return self.sliced(self.array(node), node)
+
+    def sliced(self, name: str, node: Node) -> str:
+        """An array's rows of this batch; all of them where a batch does not change how many there are."""
+        rows = node.type.rows
+        index = self.loop.index
+        varies = index is not None and (rows == index.rows or rows in self.loop.multiples)
+        return f"{name}[:{self.rows(rows)}]" if varies else name
+
+
+RESERVED = frozenset(
+    "steps prepare run arena order batch count first_step stop_on_nan losses rates start s r g i j k l inf np njit array "
+    "float32 float64 int32 int64 matmul nearest plus exp log log1p tanh erf sin cos sqrt power where maximum minimum sign "
+    "abs min max range".split()
+)
+
+
+def wrapped(text: str) -> list[str]:
+    """Code in lines that are not too long."""
+    return textwrap.wrap(text, WIDTH, subsequent_indent="        ", break_long_words=False, drop_whitespace=True)
+
+
+def numba_type(type: Type, is_data: bool = False) -> str:
+    """Numba's text for an array's type; data may lie in memory that must not be written to."""
+    rank = max(1, type.rank + (type.rows != UNIT))
+    element = {"bool": "boolean"}.get(type.element.storage, type.element.storage)
+    return f"Array({element}, {rank}, 'C'{', readonly=True' if is_data else ''})"
