@@ -75,6 +75,15 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Stride:
+    """Some steps that were run without a look around: the loss and the rows of each, the last one's learning rate."""
+
+    losses: Sequence[float]
+    rows: Sequence[int]
+    rate: float
+
+
+@dataclass(frozen=True)
 class EpochLog:
     """What one epoch came to."""
 
@@ -248,6 +257,17 @@ class Trainer:
             for start in range(0, len(block.order), size):
                 yield (block.order[start : start + size],)
 
+    def strides(self, limits: Limits) -> Iterator[Stride]:
+        """The steps of an epoch, run when they are asked for."""
+        for batch in self.batches():
+            yield self.stride(batch)
+
+    def stride(self, batch: tuple[Any, ...]) -> Stride:
+        """One step of interpreted code."""
+        count = self.rows_of(batch)
+        loss, rate = self.frame(count)(*batch, self.step_count + 1)
+        return Stride([loss], [count], rate)
+
     def attach(self, columns: Mapping[str, Array]) -> None:
         """Let the next steps read these columns; what is computed once of them is computed anew."""
         if columns is not self.columns:
@@ -263,15 +283,15 @@ class Trainer:
         began = time.perf_counter()
         total, seen, rate, cut_short = 0.0, 0, 0.0, None
         deadline = math.inf if limits.seconds is None else self.started + limits.seconds
-        for batch in self.batches():
-            count = self.rows_of(batch)
-            self.step_count += 1
-            loss, rate = self.frame(count)(*batch, self.step_count)
-            if math.isfinite(loss):
-                total += loss * count
-                seen += count
-            elif self.stop_on_nan:
-                raise self.diverged(loss, total, seen)
+        for stride in self.strides(limits):
+            rate = stride.rate
+            for loss, count in zip(stride.losses, stride.rows, strict=True):
+                self.step_count += 1
+                if math.isfinite(loss):
+                    total += loss * count
+                    seen += count
+                elif self.stop_on_nan:
+                    raise self.diverged(loss, total, seen)
             now = time.perf_counter()
             if self.progress is not None:
                 self.report(epoch, total, seen, began, now, limits)

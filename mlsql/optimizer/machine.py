@@ -35,7 +35,7 @@ def function_defaults() -> tuple[tuple[str, float], ...]:
 
 # what is not measured, and the figure of its kind that it goes with
 LIKE = {
-    "compiled_call": "call", "gemm_medium": "gemm_small", "gemm": "gemm_small", "gemm_double": "gemm_small",
+    "compiled_call": "call", "compile_line": "call", "gemm_medium": "gemm_small", "gemm": "gemm_small", "gemm_double": "gemm_small",
     "gemv": "cache_bandwidth", "far_gemv": "bandwidth", "pack": "bandwidth", "mid_scatter_row": "again_gather_row",
     "mid_scatter": "again_gather", "scatter_row": "gather_row", "scatter": "gather",
     "far_scatter_row": "far_gather_row", "far_scatter": "far_gather", "group_loop": "gather_row", "erf": "tanh",
@@ -69,6 +69,7 @@ class Machine:
     step: float = rate(1e-6, "s", "a step of the training loop besides its kernels")
     chunk: float = rate(1e-6, "s", "a chunk of rows that a prediction computes, besides its kernels")
     bind: float = rate(4e-6, "s", "an array that a chunk of a prediction lays out")
+    compile_line: float = rate(1e-2, "s", "a line of generated code that is compiled")
     loop: float = rate(4.5e-9, "s", "an inner loop of an elementwise function over stretched operands")
     fold_loop: float = rate(1.7e-8, "s", "an inner loop of a sum")
     best_loop: float = rate(4.3e-8, "s", "an inner loop of a maximum")

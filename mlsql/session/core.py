@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -50,6 +51,7 @@ class Session:
         self.progress = progress
         self.null_prediction = False
         self.optimizer = True  # whether plans and queries are rewritten
+        self.compile = os.environ.get("MLSQL_COMPILE", "auto")  # whether training is compiled: auto, always, never
         self.scorings: dict[Any, Any] = {}  # plans made for single queries, by what they were made of
         self.machine_choice: str | None = None  # SET mlsql_machine; None: what the environment says
         self._machine: Machine | None = None

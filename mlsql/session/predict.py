@@ -56,7 +56,8 @@ def without_predict(session: Session, query: Query) -> Query:
 
 
 SWITCHES = {"mlsql_null_prediction": "null_prediction", "mlsql_optimizer": "optimizer"}  # and where the session has it
-OPTIONS = ("mlsql_machine", *SWITCHES)
+CHOICES = {"mlsql_compile": ("compile", ("auto", "always", "never"))}  # and what the session may have there
+OPTIONS = ("mlsql_machine", *SWITCHES, *CHOICES)
 
 
 @runs(SetOption)
@@ -65,6 +66,13 @@ def set_option(session: Session, statement: SetOption) -> Rows:
     name = statement.name.lower()
     if name == "mlsql_machine":
         return set_machine(session, statement)
+    if name in CHOICES:
+        attribute, choices = CHOICES[name]
+        if statement.value not in choices:
+            words = [f"'{c}'" for c in choices]
+            raise ProgrammingError(f"{name} is {', '.join(words[:-1])} or {words[-1]}", place=statement.place)
+        setattr(session, attribute, statement.value)
+        return message_rows(session, f"{name} = {statement.value}")
     if name not in SWITCHES:
         hint = suggest(name, OPTIONS) or f"options are {listed(OPTIONS)}"
         raise ProgrammingError(f"unknown option {statement.name}", place=statement.place, hint=hint)

@@ -28,6 +28,7 @@ from ..planner.plan import Plan
 from ..planner.relational import is_relational
 from ..types import RowSet
 from .choosing import decided
+from .compiling import compilation
 from .constraints import Watch, check_columns, check_run
 from .core import Session, runs
 from .models import sizes_told
@@ -232,6 +233,11 @@ def trainer_of(session: Session, prepared: Prepared, **options: Any) -> Trainer:
     else:
         batch_size = None if settings.full_batch else settings.options["batch_size"]
         its_rows = {"rows": prepared.train_rows, "batch_size": batch_size}
+        made = compilation(session, prepared.planned, settings)
+        if made.module is not None and options.get("clock") is None:
+            from ..executor.compiled.trainer import CompiledTrainer
+
+            kind, its_rows = CompiledTrainer, its_rows | {"module": made.module, "wait": made.wait}
     return kind(
         prepared.loop,
         prepared.dataset.columns,

@@ -9,13 +9,14 @@ it, and a cheap function of one array is computed again where it is read.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 
 from ...planner import scalar
-from ...planner.node import Node, Reach, walk
+from ...planner.node import Node, Reach, size_of, walk
 from ...planner.ops import (
     Broadcast,
     Concat,
@@ -30,6 +31,7 @@ from ...planner.ops import (
     Take,
 )
 from ...planner.ops.shape import is_contiguous
+from ...planner.work import Work
 from ...types import UNIT, RowSet, common_rows
 from ..memory import is_view, owner
 from .lower import LEAVES
@@ -154,8 +156,7 @@ class Fusion:
         """Cheap functions of one array that other kernels read: computing them again costs less than keeping them."""
         again: set[Node] = set()
         for n in self.computed:
-            cheap = isinstance(n, Map) and not is_single(n) and n not in self.updates.values()
-            if not cheap or not is_cheap(n) or n in self.outputs:
+            if not is_cheap(n) or is_single(n) or n in self.outputs or n in self.updates.values():
                 continue
             large = [s for s in self.sources(n) if s.type.size == n.type.size and not isinstance(s, Constant)]
             kept = all(s in self.fixed or isinstance(self.kernels[self.kernel_of[s]], Product) or self.leaves(s, n) for s in large)  # fmt: skip
@@ -241,6 +242,22 @@ class Fusion:
             if isinstance(n, Concat) and n.type.rows == UNIT and n.axis == 0:
                 self.place_parts(n)
 
+    def work(self) -> list[Work]:
+        """What each kernel does in a step, and the gathers of rows that they look through."""
+        takes = [n for n in self.nodes if isinstance(n, Take) and n not in self.fixed]
+        gathers = [Work(gathered=n.work().gathered) for n in takes]
+        return [*gathers, *(self.work_of(k) for k in self.kernels)]
+
+    def work_of(self, kernel: Kernel) -> Work:
+        """The arithmetic of a kernel's operators; the arrays that it reads and writes, each once."""
+        if isinstance(kernel, Product):
+            return dataclasses.replace(kernel.node.work(), calls=())
+        read = {s for n in kernel.nodes for s in self.sources(n) if s in self.arrays or s in self.fixed}
+        moved = {*read, *self.arrays.intersection(kernel.nodes)}
+        flops = tuple(f for n in kernel.nodes if not isinstance(n, Take) for f in n.work().flops)
+        streamed = sum(min(n.nbytes, size_of(n.type.with_(rows=kernel.rows)) * n.type.element.bytes) for n in moved)
+        return Work(flops, streamed=streamed, is_double=any(n.is_double for n in kernel.nodes))
+
     def place_parts(self, concat: Concat) -> None:
         """Parts of a concatenation are computed where it wants them."""
         for part, (start, stop) in zip(concat.parts, concat.offsets(), strict=True):
@@ -270,8 +287,10 @@ def reads_state(take: Take) -> bool:
     return isinstance(owner(take.x), State)
 
 
-def is_cheap(node: Map) -> bool:
+def is_cheap(node: Node) -> bool:
     """Whether a function takes a few operations that all run in vector registers."""
+    if not isinstance(node, Map):
+        return False
     passes = scalar.passes(node.expression)
     return all(name in CHEAP for name, _ in passes) and sum(n for _, n in passes) <= CHEAP_OPERATIONS
 

@@ -316,20 +316,20 @@ class LoopWriter:
             count: Dim | RowSet = node.rows if node.rows != UNIT else node.size
             self.before += self.zeroed(node, target)
             place = self.position(node.index, At(self.row), count)
-            x = self.operand(self.value(node.x, stretched(node.x, at)), node.x, node.type.element)
-            nest.stores.append(f"{target}[{', '.join((place, *at.entry))}] += {x}")
+            added = self.operand(self.value(node.x, stretched(node.x, at)), node.x, node.type.element)
+            nest.stores.append(f"{target}[{', '.join((place, *at.entry))}] += {added}")
             return
         base, x, position = node.base, node.x[0], node.index[0]
         self.before += self.copied(base, node, target)
         place = self.position(position, At(self.row), base.type.shape[0])
-        where = f"{target}[{', '.join((place, *at.entry))}]"
+        there = f"{target}[{', '.join((place, *at.entry))}]"
         text = self.operand(self.value(x, at), x, node.type.element)
         if isinstance(node, Put):
-            nest.stores.append(f"{where} = {text}")
+            nest.stores.append(f"{there} = {text}")
             return
         scale = node.scale[0]
         arguments: dict[str, Operand] = {"s": (scale, stretched(scale, at)), "x": text}
-        nest.stores.append(f"{where} += {self.arithmetic('where(s != 0, s * x, 0)', arguments, node.type.element)}")
+        nest.stores.append(f"{there} += {self.arithmetic('where(s != 0, s * x, 0)', arguments, node.type.element)}")
 
     def zeroed(self, node: Segment, target: str) -> list[str]:
         """Lines that clear the groups."""
@@ -363,9 +363,9 @@ class LoopWriter:
         if node in self.fusion.virtual:
             base = owner(node)
             lies = base in self.fusion.fixed or base in self.fusion.arrays
-            if is_view(node) and lies and is_contiguous(node) and not is_single(node) and base not in self.registers:
-                if self.is_named_part(node):
-                    return f"{self.module.view(node)}{index(at)}"
+            whole = lies and is_view(node) and is_contiguous(node) and not is_single(node)
+            if whole and base not in self.registers and self.is_named_part(node):
+                return f"{self.module.view(node)}{index(at)}"
             return node.number(self, at)
         if node in self.buffers:
             return f"{self.buffers[node]}{index(At('', at.entry))}"

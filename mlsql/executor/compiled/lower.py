@@ -70,11 +70,9 @@ def is_product(node: Contract) -> bool:
     return min(node.size(c) for c in {*a, *b}) > 1 and node.flops() >= SMALL_PRODUCT
 
 
-def unsupported(outputs: Sequence[Node], moving: Collection[Node], index: Index | None) -> str | None:
+def unsupported(outputs: Sequence[Node], moving: Collection[Node]) -> str | None:
     """Why what moves of a lowered plan cannot be compiled, or None if it can."""
     for node in walk(outputs):
-        if isinstance(node, Index) and node is not index:
-            return "rows are taken group by group"
         if node not in moving:
             continue
         if not (isinstance(node, (*LEAVES, *IN_LOOPS, Contract)) or node.is_view):

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...planner.node import At, Node, depends_on, walk
-from ...planner.ops import Constant, Contraction, Count, Counter, Index, State
+from ...planner.ops import Column, Constant, Contraction, Count, Counter, Index, State
 from ...planner.ops.contract import as_matrix_product
 from ...types import UNIT, RowSet, Type
 from ..codegen import Names
+from ..hoist import hoist
 from ..memory import is_view, owner
+from ..train import LoopPlan
 from .arena import Arena
 from .fusion import Fusion, Loop, Product, fixed_nodes
 from .loops import LoopWriter
@@ -45,56 +47,52 @@ WIDTH = 116
 class Compiled:
     """A module's source and what it takes to run it.
 
-    ``arrays`` are the leaves that prepare() takes and ``once`` what is computed before the loop for it, by the name of
-    the argument; ``row_counts`` the numbers of rows. ``slots`` are the sizes of the arena's arrays in bytes.
+    ``arrays`` are what prepare() takes: leaves, and values that are there before the loop; ``row_counts`` are the numbers
+    of rows. ``once`` are the plans of the columns that hold what is computed before the loop. ``slots`` are the sizes of
+    the arena's arrays in bytes.
     """
 
     source: str
     slots: tuple[int, ...]
     arrays: Mapping[Node, str]
     row_counts: Mapping[RowSet, str]
+    once: Mapping[Column, Node]
     fusion: Fusion
 
     @property
     def arena_bytes(self) -> int:
         return sum(self.slots)
 
+    def compile_seconds(self, line: float) -> float:
+        """The estimated time to compile, by the number of lines."""
+        return self.source.count("\n") * line
+
     def allocate(self, empty: Callable[..., Any]) -> list[Any]:
         """A fresh arena."""
         return [empty(max(1, size), "uint8") for size in self.slots]
 
 
-@dataclass(frozen=True)
-class Loops:
-    """What a loop over batches is about: its outputs (the loss and the learning rate), the states and their updates."""
-
-    loss: Node
-    rate: Node
-    updates: Mapping[State, Node]
-    names: Mapping[Node, str]
-    index: Index | None
-    step: Counter
-    multiples: Mapping[RowSet, int]
-
-
-def compiled(loop: Loops) -> Compiled | str:
+def compiled(loop: LoopPlan) -> Compiled | str:
     """The module of a training loop, or why there is none."""
-    outputs, names = lowered([loop.loss, loop.rate, *loop.updates.values()], loop.names)
+    if loop.beside:
+        return "rows are taken group by group"
+    hoisted, once = hoist([loop.loss, loop.rate, *loop.updates.values()])
+    outputs, names = lowered(hoisted, loop.names)
     moving = depends_on(outputs, [n for n in walk(outputs) if isinstance(n, (Index, Counter, Count, State))])
-    reason = unsupported(outputs, moving, loop.index)
+    reason = unsupported(outputs, moving)
     if reason is not None:
         return reason
     updates = dict(zip(loop.updates, outputs[2:], strict=True))
     fusion = Fusion(outputs[:2], updates, fixed_nodes(outputs, moving))
     if fusion.copied:
-        return "a new value of a state is needed beside the old one"
-    return _Writer(loop, fusion, names).module()
+        return "the old value of a state is read after the new one is there"
+    return _Writer(loop, fusion, names).module(once)
 
 
 class _Writer:
     """Writes the module. It is the ``Module`` that loops ask for names."""
 
-    def __init__(self, loop: Loops, fusion: Fusion, names: Mapping[Node, str]) -> None:
+    def __init__(self, loop: LoopPlan, fusion: Fusion, names: Mapping[Node, str]) -> None:
         self.loop, self.fusion, self.hints = loop, fusion, names
         self.names = Names(RESERVED)
         self.arena = Arena(fusion)
@@ -202,7 +200,7 @@ class _Writer:
 
     # -- text --------------------------------------------------------------------------------------------------------
 
-    def module(self) -> Compiled:
+    def module(self, once: Mapping[Column, Node]) -> Compiled:
         body = self.body()
         counts, arguments = list(self.row_counts.values()), list(self.arguments)
         types = [*HEAD.values(), *("int64" for _ in counts), *self.arguments.values()]
@@ -230,7 +228,7 @@ class _Writer:
             "",
         ]
         source = "\n".join(line.rstrip() for line in text)
-        return Compiled(source, tuple(self.arena.sizes), self.leaves, self.row_counts, self.fusion)
+        return Compiled(source, tuple(self.arena.sizes), self.leaves, self.row_counts, once, self.fusion)
 
     def body(self) -> list[str]:
         """The loop over batches."""

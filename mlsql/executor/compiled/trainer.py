@@ -1,0 +1,114 @@
+"""Training by compiled steps: interpreted ones until the compiled ones are there, with the same states."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from ...planner.node import Node, walk
+from ...planner.ops import Column, Parameter, Positions, State
+from ...planner.plan import Plan
+from ..device import Array
+from ..run import evaluate
+from ..train import Limits, Outcome, Stride, Trainer
+from .source import Compiled
+
+STRIDE_SECONDS = 0.05  # between looks at the clock, the keyboard and whoever waits for progress
+NO_ORDER = np.zeros(0, np.int64)
+
+
+class CompiledTrainer(Trainer):
+    """Runs a loop plan by its compiled module, many steps a call.
+
+    With ``wait`` the module is there before the first step; else another process compiles it while interpreted steps
+    go on, and the compiled ones take over between two batches.
+    """
+
+    def __init__(self, *arguments: Any, module: Compiled, wait: bool, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.module, self.wait = module, wait
+        self.compiling: Any = None  # the process that compiles, while it does
+        self.functions: Any = None  # the module's functions, once they are there
+        self.compiled: Any = None  # the function that runs steps over the present columns
+        self.arena = module.allocate(np.empty)
+        self.count = 1  # steps of the next stride
+        self.compiled_from: int | None = None  # the first step that was compiled
+
+    def run(self, limits: Limits) -> Outcome:
+        from . import modules
+
+        if self.wait or modules.is_ready(self.module.source):
+            self.functions = modules.loaded(self.module.source)
+        else:
+            self.compiling = modules.Background(self.module.source)
+        return super().run(limits)
+
+    def strides(self, limits: Limits) -> Iterator[Stride]:
+        if self.plan.index is None:
+            yield self.run_compiled(NO_ORDER, 1) if self.is_compiled() else self.stride(())
+            return
+        size = self.feed.batch_size
+        for block in self.feed.blocks():
+            self.attach(block.columns)
+            order, at = block.order, 0
+            while at < len(order):
+                if self.is_compiled():
+                    left = -(-(len(order) - at) // size)
+                    if limits.steps is not None:
+                        left = min(left, limits.steps - self.step_count)
+                    stride = self.run_compiled(order[at:], min(left, self.count))
+                else:
+                    stride = self.stride((order[at : at + size],))
+                at += size * len(stride.losses)
+                yield stride
+
+    def attach(self, columns: Mapping[str, Array]) -> None:
+        if columns is not self.columns:
+            self.compiled = None
+        super().attach(columns)
+
+    def is_compiled(self) -> bool:
+        """Whether the next step can be a compiled one."""
+        if self.functions is None:
+            if not self.compiling.is_done():
+                return False
+            self.functions = self.compiling.module()
+        if self.compiled is None:
+            self.compiled = self.bound()
+        return True
+
+    def bound(self) -> Any:
+        """The compiled function over the present columns and states."""
+        module = self.module
+        counts = self.row_counts(module.row_counts, self.feed.batch_size)
+        arrays = [self.array(n) for n in module.arrays]
+        return self.functions.prepare(self.arena, *(counts[r] for r in module.row_counts), *arrays)
+
+    def array(self, node: Node) -> Array:
+        """What an argument of prepare() stands for."""
+        if isinstance(node, State):
+            return self.states[node]
+        if isinstance(node, (Column, Positions, Parameter)):
+            return np.ascontiguousarray(self.column(node), node.type.element.storage)
+        leaves: dict[Node, Array] = {n: self.array(n) for n in walk(node.inputs) if isinstance(n, (Column, Parameter))}
+        row_sets = {r for n in walk([node]) for r in n.row_sets()}
+        value = evaluate(Plan({"value": node}), leaves, self.row_counts(row_sets, 1))["value"]
+        return np.ascontiguousarray(value, node.type.element.storage)
+
+    def run_compiled(self, order: Array, count: int) -> Stride:
+        """So many steps over the first rows of an order."""
+        if self.compiled_from is None:
+            self.compiled_from = self.step_count + 1
+        losses, rates = np.empty(count), np.empty(count)
+        began = time.perf_counter()
+        size = self.feed.batch_size
+        done = self.compiled(order, size, count, self.step_count + 1, self.stop_on_nan, losses, rates)
+        each = (time.perf_counter() - began) / done
+        self.count = max(1, min(int(STRIDE_SECONDS / max(each, 1e-9)), 8 * self.count))
+        rows = [size] * done if self.plan.index is not None else [self.feed.rows] * done
+        if self.plan.index is not None and done * size > len(order):
+            rows[-1] = len(order) - (done - 1) * size
+        return Stride(losses[:done].tolist(), rows, float(rates[done - 1]))

@@ -1,0 +1,63 @@
+"""Whether a training run is compiled: estimated with the rates of the machine, and said in EXPLAIN."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..executor.compiled.source import Compiled, compiled
+from ..executor.train import LoopPlan
+from ..figures import duration
+from ..optimizer.cost import price, step_seconds
+from ..optimizer.frequency import Frequency
+from .core import Session
+from .training_plan import Planned, Settings
+
+WORTH_A_LOOK = 0.2  # seconds of a run from which on it pays to make the module's text and look for it
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """What was decided: the module if the run is compiled, whether it waits for it, and why."""
+
+    module: Compiled | None
+    wait: bool
+    reason: str
+
+
+def compilation(session: Session, planned: Planned, settings: Settings) -> Compilation:
+    """Compile if what a run saves by it is estimated to be longer than compiling takes.
+
+    A deterministic run does not ask whether the module is there already: what is decided must not depend on that.
+    """
+    if session.compile == "never" or settings.solver.needs is not None:
+        why = "SET mlsql_compile = 'never'" if session.compile == "never" else "the solver drives its steps itself"
+        return Compilation(None, False, f"interpreted: {why}")
+    steps, machine = planned.runs[Frequency.STEP], planned.machine
+    loop = planned.loop
+    outputs = [loop.loss, loop.rate, *loop.updates.values()]
+    interpreted = step_seconds(outputs, machine) * steps
+    forced, wait = session.compile == "always", session.compile == "always" or bool(settings.options["deterministic"])
+    if interpreted < WORTH_A_LOOK and not forced:
+        return Compilation(None, False, f"interpreted: all steps take about {duration(interpreted)}")
+    module = compiled(loop)
+    if isinstance(module, str):
+        return Compilation(None, False, f"interpreted: {module}")
+    fast = sum(price(w, machine) for w in module.fusion.work()) * steps
+    pause = 0.0 if not wait and is_there(module) else module.compile_seconds(machine.compile_line)
+    told = f"steps take about {duration(interpreted)} interpreted, {duration(fast)} compiled"
+    told += f", {duration(pause)} to compile" if pause else ", and the code is there"
+    if forced or interpreted - fast > pause:
+        return Compilation(module, wait, f"compiled: {told}")
+    return Compilation(None, False, f"interpreted: {told}")
+
+
+def is_there(module: Compiled) -> bool:
+    """Whether the code of a module is kept from an earlier run."""
+    from ..executor.compiled.modules import is_ready
+
+    return is_ready(module.source)
+
+
+def program_bytes(loop: LoopPlan, module: Compiled | None) -> int:
+    """The bytes of the arena of a loop, compiled or not."""
+    return loop.generated()[0].arena_bytes if module is None else module.arena_bytes
