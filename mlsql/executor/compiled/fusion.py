@@ -10,7 +10,7 @@ it, and a cheap function of one array is computed again where it is read.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
@@ -231,12 +231,13 @@ class Fusion:
 
     def find_arrays(self) -> None:
         """What other kernels or other rows read lies in memory as a whole."""
-        kept = {owner(n) for n in (*self.outputs, *self.updates.values())}
+        stored = {owner(n) for n in self.updates.values()}
+        kept = {owner(n) for n in self.outputs}
         for n in self.computed:
-            whole = isinstance(n, (Contraction, Concat)) or writes_elsewhere(n)
+            whole = isinstance(n, (Contraction, Concat, Segment, ScatterAdd, Put))
             apart = any(self.kernel_of[r] != self.kernel_of[n] for r in self.readers[n])
             far = any(self.sources(r)[n] == Reach.ALL for r in self.readers[n])
-            if not is_single(n) and (whole or apart or far or n in kept):
+            if whole or n in stored or (not is_single(n) and (apart or far or n in kept or writes_elsewhere(n))):
                 self.arrays.add(n)
         for n in self.computed:
             if isinstance(n, Concat) and n.type.rows == UNIT and n.axis == 0:
@@ -295,7 +296,12 @@ def is_cheap(node: Node) -> bool:
     return all(name in CHEAP for name, _ in passes) and sum(n for _, n in passes) <= CHEAP_OPERATIONS
 
 
-def fixed_nodes(outputs: Sequence[Node], moving: set[Node]) -> frozenset[Node]:
-    """What is there before the first step: leaves, and arrays that nothing which moves reaches. Numbers are computed
+def fixed_nodes(outputs: Sequence[Node], moving: Container[Node]) -> frozenset[Node]:
+    """What is there before the first step: leaves, and tensors that nothing which moves reaches. Numbers are computed
     where they are used, as the compiler likes it."""
-    return frozenset(n for n in walk(outputs) if isinstance(n, LEAVES) or (n not in moving and not n.is_number))
+
+    def is_fixed(n: Node) -> bool:
+        computed = not (n.is_view or n.is_number or isinstance(n, Broadcast))
+        return isinstance(n, LEAVES) or (computed and n not in moving and n.type.rows == UNIT)
+
+    return frozenset(n for n in walk(outputs) if is_fixed(n))

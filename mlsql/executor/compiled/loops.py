@@ -26,6 +26,7 @@ from ...planner.ops import (
     ScatterAdd,
     Segment,
     Sum,
+    Take,
 )
 from ...planner.ops.elementwise import stretched
 from ...planner.ops.shape import is_contiguous, moved
@@ -215,9 +216,11 @@ class LoopWriter:
         later = [r for r in readers if r not in here]
         stored = node in self.fusion.arrays
         if is_single(node) or (not nest.sizes and not stored):
-            name = self.module.name(node)
+            name = self.variable(node)
             nest.body.append(f"{name} = {text}")
             (self.scalars if is_single(node) else self.row_scalars)[node] = name
+            if stored:
+                nest.stores.append(f"{self.module.array(node)}{index(at)} = {name}")
             return
         target = None
         if stored:
@@ -271,9 +274,14 @@ class LoopWriter:
         nest.body.append(f"{name} = {combined(node, name, text)}")
         nest.after[depth].append(f"{place} = {name}")
 
+    def variable(self, node: Node) -> str:
+        """The name of a variable for a number that may lie in an array, too."""
+        name = self.module.name(node)
+        return self.module.fresh(f"{name}_here") if node in self.fusion.arrays else name
+
     def fold_to_variable(self, node: Reduce, text: str, over_rows: bool, nest: Nest) -> None:
         """A fold to one number, a row or in all."""
-        name = self.module.name(node)
+        name = self.variable(node)
         if not nest.sizes and not over_rows:
             nest.body.append(f"{name} = {text}")
         else:
@@ -286,10 +294,8 @@ class LoopWriter:
         (self.scalars if is_single(node) else self.row_scalars)[node] = name
         if node in self.fusion.arrays:
             at = At(self.row, ("0",) * node.type.rank)
-            nest.after[0].append(f"{self.module.array(node)}{index(at)} = {name}")
-            if not nest.sizes:
-                nest.stores += nest.after[0]
-                nest.after[0] = []
+            where = self.after if over_rows else nest.after[0] if nest.sizes else nest.stores
+            where.append(f"{self.module.array(node)}{index(at if not over_rows else At('', at.entry))} = {name}")
 
     def start(self, node: Reduce) -> str:
         value = {0.0: "0", float("inf"): "inf", -float("inf"): "-inf"}[node.start]
@@ -381,7 +387,7 @@ class LoopWriter:
 
     def position(self, index: Node, at: At, count: Dim | RowSet) -> str:
         text = self.value(index, stretched(index, at))
-        if isinstance(index, (Index, Positions)):
+        if is_trusted(index):
             return text
         return f"nearest({text}, {self.module.rows(count) if isinstance(count, RowSet) else count})"
 
@@ -411,6 +417,13 @@ class LoopWriter:
             )
         typed = None if in_numbers or kind != FLOAT else "float32"
         return written(expression, texts, typed)
+
+
+def is_trusted(index: Node) -> bool:
+    """Whether positions are ours, and not what data says."""
+    if isinstance(index, Take):
+        return is_trusted(index.x) and is_trusted(index.index)
+    return isinstance(index, (Index, Positions))
 
 
 def name_of_condition(expression: str, name: str) -> bool:

@@ -78,7 +78,7 @@ def compiled(loop: LoopPlan) -> Compiled | str:
         return "rows are taken group by group"
     hoisted, once = hoist([loop.loss, loop.rate, *loop.updates.values()])
     outputs, names = lowered(hoisted, loop.names)
-    moving = depends_on(outputs, [n for n in walk(outputs) if isinstance(n, (Index, Counter, Count, State))])
+    moving = depends_on(outputs, [n for n in walk(outputs) if changes(n)])
     reason = unsupported(outputs, moving)
     if reason is not None:
         return reason
@@ -87,6 +87,11 @@ def compiled(loop: LoopPlan) -> Compiled | str:
     if fusion.copied:
         return "the old value of a state is read after the new one is there"
     return _Writer(loop, fusion, names).module(once)
+
+
+def changes(node: Node) -> bool:
+    """Whether the value of a node may be another one in every step: that of values over the rows of a batch is."""
+    return isinstance(node, (Index, Counter, Count, State)) or bool(node.inputs and node.type.rows != UNIT)
 
 
 class _Writer:

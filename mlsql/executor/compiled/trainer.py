@@ -92,11 +92,11 @@ class CompiledTrainer(Trainer):
         if isinstance(node, State):
             return self.states[node]
         if isinstance(node, (Column, Positions, Parameter)):
-            return np.ascontiguousarray(self.column(node), node.type.element.storage)
+            return np.asarray(self.column(node), node.type.element.storage, order="C")
         leaves: dict[Node, Array] = {n: self.array(n) for n in walk(node.inputs) if isinstance(n, (Column, Parameter))}
         row_sets = {r for n in walk([node]) for r in n.row_sets()}
         value = evaluate(Plan({"value": node}), leaves, self.row_counts(row_sets, 1))["value"]
-        return np.ascontiguousarray(value, node.type.element.storage)
+        return np.asarray(value, node.type.element.storage, order="C")
 
     def run_compiled(self, order: Array, count: int) -> Stride:
         """So many steps over the first rows of an order."""
