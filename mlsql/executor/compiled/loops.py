@@ -32,7 +32,8 @@ from ...planner.ops.elementwise import stretched
 from ...planner.ops.shape import is_contiguous, moved
 from ...types import BOOLEAN, DOUBLE, FLOAT, UNIT, Dim, Element, RowSet, Shape, Type, concrete, promote
 from ..memory import is_view, owner
-from .fusion import Fusion, Loop, is_single, writes_elsewhere
+from .fusion import Fusion, Loop, is_single
+from .schedule import Task, inner_loops, key_of
 
 VARIABLES = "ijkl"
 LONG = 60  # characters from which on a value is worth a line and a name
@@ -50,31 +51,6 @@ class Module(Protocol):
     def fresh(self, hint: str) -> str: ...
     def rows(self, rows: RowSet) -> str: ...
     def comment(self, node: Node) -> str: ...
-
-
-def key_of(shape: Shape) -> tuple[int, ...]:
-    """The sizes that a loop over entries runs through."""
-    return tuple(d for d in concrete(shape) if d != 1)
-
-
-@dataclass(frozen=True)
-class Task:
-    """What an inner loop does for an operator: all of it, or one part of a concatenation."""
-
-    node: Node
-    part: int | None = None
-
-    @property
-    def shape(self) -> Shape:
-        """The entry that the inner loop runs through."""
-        n = self.node
-        if isinstance(n, Concat) and self.part is not None:
-            return n.parts[self.part].type.shape
-        if isinstance(n, (Reduce, Segment)):
-            return n.x.type.shape
-        if isinstance(n, (ScatterAdd, Put)):
-            return n.x[0].type.shape
-        return n.type.shape
 
 
 @dataclass
@@ -111,7 +87,7 @@ class LoopWriter:
         self.buffers: dict[Node, str] = {}
         self.before: list[str] = []  # in front of the loop over rows
         self.after: list[str] = []
-        self.inner = self.inner_loops()
+        self.inner = inner_loops(self.fusion, loop)
         self.depth = {t.node: d for d, tasks in enumerate(self.inner) for t in tasks}
 
     def lines(self) -> list[str]:
@@ -124,54 +100,6 @@ class LoopWriter:
         return [*comments, *self.before, *body, *self.after]
 
     # -- inner loops -------------------------------------------------------------------------------------------------
-
-    def inner_loops(self) -> list[list[Task]]:
-        """The tasks of a row, those together that share an inner loop."""
-        level: dict[Task, int] = {}
-        tasks_of: dict[Node, list[Task]] = {}
-        inside = set(self.loop.nodes)
-        for n in self.loop.nodes:
-            tasks_of[n] = self.tasks(n)
-            for task in tasks_of[n]:
-                part = n.parts[task.part] if isinstance(n, Concat) and task.part is not None else None
-                sources = self.fusion.sources(n) if part is None else self.through(part)
-                level[task] = max(
-                    (
-                        *(self.level_after(t, task, reach, level[t]) for s, reach in sources.items() if s in inside
-                          for t in tasks_of[s]),
-                        *(level[t] for s in self.fusion.after.get(n, ()) if s in inside for t in tasks_of[s]),
-                    ), default=0,
-                )  # fmt: skip
-        loops: dict[tuple[int, tuple[int, ...]], list[Task]] = {}
-        for task in sorted(level, key=lambda t: level[t]):
-            loops.setdefault((level[task], key_of(task.shape)), []).append(task)
-        return list(loops.values())
-
-    def through(self, part: Node) -> dict[Node, Reach]:
-        """What a part of a concatenation reads, itself included if it is computed."""
-        if part not in self.fusion.virtual:
-            return {part: Reach.PLACE}
-        found: dict[Node, Reach] = {}
-        for n, reach in zip(part.inputs, part.reaches(), strict=True):
-            for m, r in self.through(n).items():
-                found[m] = max(found.get(m, reach), r, reach)
-        return found
-
-    def tasks(self, node: Node) -> list[Task]:
-        if not isinstance(node, Concat):
-            return [Task(node)]
-        placed = self.fusion.placed
-        return [
-            Task(node, i)
-            for i, (p, (start, _)) in enumerate(zip(node.parts, node.offsets(), strict=True))
-            if placed.get(owner(p), ())[:2] != (node, start)
-        ]
-
-    def level_after(self, first: Task, then: Task, reach: Reach, level: int) -> int:
-        """The earliest inner loop for a task that reads what another one computes."""
-        folds = isinstance(first.node, (Reduce, Concat)) or writes_elsewhere(first.node)
-        same = key_of(first.shape) == key_of(then.shape) and reach == Reach.PLACE and not folds
-        return level if same else level + 1
 
     def inner_loop(self, tasks: Sequence[Task]) -> list[str]:
         """The lines of one inner loop."""
