@@ -39,6 +39,7 @@ from .lower import LEAVES
 CHEAP = frozenset("add subtract multiply negative abs maximum minimum where sign".split()) | frozenset(
     "less less_equal greater greater_equal equal not_equal logical_and logical_or logical_not".split()
 )
+COSTLY = frozenset("exp log log1p tanh erf sin cos power".split())
 CHEAP_OPERATIONS = 3  # so many of these cost less than reading an array
 
 
@@ -110,7 +111,7 @@ class Fusion:
         again = self.recomputed()
         if again:
             self.virtual |= again
-            del self.__dict__["computed"]
+            del self.__dict__["computed"], self.__dict__["row_by_row"]
             self.group()
         self.find_arrays()
 
@@ -173,7 +174,21 @@ class Fusion:
 
     def key(self, node: Node) -> object:
         """Nodes with different keys cannot share a kernel."""
-        return node if isinstance(node, Contraction) else loop_rows(node)
+        if isinstance(node, Contraction):
+            return node
+        return loop_rows(node), node in self.row_by_row
+
+    @cached_property
+    def row_by_row(self) -> set[Node]:
+        """What is better computed in a loop of its own, in which rows run through vector registers: a function such as
+        exp of one number a row, and what other numbers a row are made of it."""
+        found: set[Node] = set()
+        for n in self.computed:
+            task = n.x if isinstance(n, Reduce) else n
+            one_a_row = task.type.rows != UNIT and task.type.entry_size == 1 and isinstance(n, (Map, Reduce))
+            if one_a_row and (is_costly(n) or any(s in found and s.type.entry_size == 1 for s in self.sources(n))):
+                found.add(n)
+        return found
 
     def group(self) -> None:
         """Give every computed node the earliest kernel that it can be in."""
@@ -294,6 +309,11 @@ def is_cheap(node: Node) -> bool:
         return False
     passes = scalar.passes(node.expression)
     return all(name in CHEAP for name, _ in passes) and sum(n for _, n in passes) <= CHEAP_OPERATIONS
+
+
+def is_costly(node: Node) -> bool:
+    """Whether a function takes many operations."""
+    return isinstance(node, Map) and any(name in COSTLY for name, _ in scalar.passes(node.expression))
 
 
 def fixed_nodes(outputs: Sequence[Node], moving: Container[Node]) -> frozenset[Node]:

@@ -148,7 +148,7 @@ class LoopWriter:
             nest.body.append(f"{name} = {text}")
             (self.scalars if is_single(node) else self.row_scalars)[node] = name
             if stored:
-                nest.stores.append(f"{self.module.array(node)}{index(at)} = {name}")
+                nest.stores.append(f"{self.module.array(node)}{index(at, node.type)} = {name}")
             return
         target = None
         if stored:
@@ -167,7 +167,7 @@ class LoopWriter:
             nest.body.append(f"{name} = {text}")
             self.row_scalars[node] = text = name
         if target:
-            nest.stores.append(f"{target}{index(place)} = {text}")
+            nest.stores.append(f"{target}{index(place, node.type)} = {text}")
 
     def write_part(self, node: Concat, task: Task, nest: Nest) -> None:
         """A part of a concatenation is copied to its place."""
@@ -175,7 +175,7 @@ class LoopWriter:
         at, (start, _) = self.here(task), node.offsets()[task.part]
         part = node.parts[task.part]
         text = self.operand(self.value(part, stretched(part, at)), part, node.type.element)
-        nest.stores.append(f"{self.module.array(node)}{index(moved(at, node.axis, start))} = {text}")
+        nest.stores.append(f"{self.module.array(node)}{index(moved(at, node.axis, start), node.type)} = {text}")
 
     def write_fold(self, node: Reduce, task: Task, nest: Nest) -> None:
         """A fold over entries' axes, rows, or both."""
@@ -192,7 +192,7 @@ class LoopWriter:
             target, row = self.module.buffer(node.type.with_(rows=UNIT), self.module.name(node)), ""
             self.buffers[node] = target
         depth = self.kept_depth(node)
-        place = f"{target}{index(At(row, kept))}"
+        place = f"{target}{index(At(row, kept), node.type)}"
         if over_rows or depth is None:
             (self.before if over_rows else nest.before[0]).extend(self.filled(node, target, row))
             nest.stores.append(f"{place} = {combined(node, place, text)}")
@@ -221,9 +221,9 @@ class LoopWriter:
                 self.after.append(f"{name} = float32({name})")
         (self.scalars if is_single(node) else self.row_scalars)[node] = name
         if node in self.fusion.arrays:
-            at = At(self.row, ("0",) * node.type.rank)
             where = self.after if over_rows else nest.after[0] if nest.sizes else nest.stores
-            where.append(f"{self.module.array(node)}{index(at if not over_rows else At('', at.entry))} = {name}")
+            at = At("" if over_rows else self.row, ("0",) * node.type.rank)
+            where.append(f"{self.module.array(node)}{index(at, node.type)} = {name}")
 
     def start(self, node: Reduce) -> str:
         value = {0.0: "0", float("inf"): "inf", -float("inf"): "-inf"}[node.start]
@@ -240,7 +240,7 @@ class LoopWriter:
         start = self.start(node) if isinstance(node, Reduce) else value
         shape = node.type.shape
         nest = Nest(key_of(shape))
-        nest.body.append(f"{target}{index(At(row, self.entry(shape)))} = {start}")
+        nest.body.append(f"{target}{index(At(row, self.entry(shape)), node.type)} = {start}")
         return nest.lines()
 
     def write_scattered(self, node: Segment | ScatterAdd | Put, task: Task, nest: Nest) -> None:
@@ -251,12 +251,12 @@ class LoopWriter:
             self.before += self.zeroed(node, target)
             place = self.position(node.index, At(self.row), count)
             added = self.operand(self.value(node.x, stretched(node.x, at)), node.x, node.type.element)
-            nest.stores.append(f"{target}[{', '.join((place, *at.entry))}] += {added}")
+            nest.stores.append(f"{target}[{', '.join((place, *VARIABLES[: len(nest.sizes)]))}] += {added}")
             return
         base, x, position = node.base, node.x[0], node.index[0]
         self.before += self.copied(base, node, target)
         place = self.position(position, At(self.row), base.type.shape[0])
-        there = f"{target}[{', '.join((place, *at.entry))}]"
+        there = f"{target}[{', '.join((place, *VARIABLES[: len(nest.sizes)]))}]"
         text = self.operand(self.value(x, at), x, node.type.element)
         if isinstance(node, Put):
             nest.stores.append(f"{there} = {text}")
@@ -270,7 +270,7 @@ class LoopWriter:
         shape = node.type.shape if node.rows == UNIT else (0, *node.type.shape)
         count = str(node.size) if node.rows == UNIT else self.module.rows(node.rows)
         inner = Nest(key_of(shape[1:]))
-        inner.body.append(f"{target}{index(At('g', self.entry(shape[1:])))} = 0")
+        inner.body.append(f"{target}[{', '.join(('g', *VARIABLES[: len(inner.sizes)]))}] = 0")
         return [f"for g in range({count}):", *(f"    {line}" for line in inner.lines() or inner.body)]
 
     def copied(self, base: Node, node: Node, target: str) -> list[str]:
@@ -279,7 +279,7 @@ class LoopWriter:
             return []
         nest = Nest(key_of(node.type.shape))
         at = At("", self.entry(node.type.shape))
-        nest.body.append(f"{target}{index(at)} = {self.value(base, at)}")
+        nest.body.append(f"{target}{index(at, node.type)} = {self.value(base, at)}")
         return nest.lines()
 
     # -- Elements ----------------------------------------------------------------------------------------------------
@@ -299,11 +299,11 @@ class LoopWriter:
             lies = base in self.fusion.fixed or base in self.fusion.arrays
             whole = lies and is_view(node) and is_contiguous(node) and not is_single(node)
             if whole and base not in self.registers and self.is_named_part(node):
-                return f"{self.module.view(node)}{index(at)}"
+                return f"{self.module.view(node)}{index(at, node.type)}"
             return node.number(self, at)
         if node in self.buffers:
-            return f"{self.buffers[node]}{index(At('', at.entry))}"
-        return f"{self.module.array(node)}{index(at)}"
+            return f"{self.buffers[node]}{index(At('', at.entry), node.type)}"
+        return f"{self.module.array(node)}{index(at, node.type)}"
 
     def is_named_part(self, node: Node) -> bool:
         """Whether a view is better read under its own name: a part of a flat vector, or rows regrouped."""
@@ -383,9 +383,10 @@ def combined(node: Reduce, total: str, text: str) -> str:
     return f"{'plus' if node.ufunc == 'add' else node.ufunc}({total}, {text})"
 
 
-def index(at: At) -> str:
-    """A place as an index of an array; a single number lies in an array of one."""
-    places = [at.row, *at.entry] if at.row else list(at.entry)
+def index(at: At, type: Type) -> str:
+    """A place as an index of an array, which has no axes of size 1; a single number lies in an array of one."""
+    entry = [p for p, d in zip(at.entry, type.shape, strict=True) if d != 1]
+    places = [at.row, *entry] if at.row else entry
     return f"[{', '.join(places) or '0'}]"
 
 

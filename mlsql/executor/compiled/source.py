@@ -106,6 +106,7 @@ class _Writer:
         self.leaves: dict[Node, str] = {}
         self.row_counts: dict[RowSet, str] = {}
         self.setup: list[str] = []  # of prepare(), where arrays and views are made
+        self.squeezed: list[str] = []  # of its end, where arrays lose their axes of size 1
         self.arguments: dict[str, str] = {}  # of steps(): names and Numba's types
 
     # -- names: loops.Module -----------------------------------------------------------------------------------------
@@ -134,16 +135,20 @@ class _Writer:
             return self.array(state)
         name = self.name(node)
         if name not in self.arguments:
-            self.arguments[name] = numba_type(
-                node.type, is_data=node in self.fusion.fixed and not isinstance(node, State)
-            )
+            self.take(name, node.type, node in self.fusion.fixed and not isinstance(node, State))
             if node in self.fusion.fixed:
                 self.leaves[node] = name
-                if node.type.rows == UNIT and not node.type.shape:
-                    self.setup.append(f"{name} = {name}.reshape(1)")
             else:
                 self.setup.append(f"{name} = {self.place(node)}")
         return name
+
+    def take(self, name: str, type: Type, is_data: bool = False) -> None:
+        """Let steps() take an array, without axes of size 1: Numba does not know the sizes of axes, but that numbers
+        along the last one lie side by side."""
+        self.arguments[name] = numba_type(type, is_data)
+        if 1 in type.shape or (type.rows == UNIT and not type.shape):
+            shape = self.shape(squeezed(type))
+            self.squeezed.append(f"{name} = {name}.reshape({'1' if shape == '()' else shape})")
 
     def place(self, node: Node) -> str:
         """The text that makes a computed array."""
@@ -156,7 +161,7 @@ class _Writer:
         sizes = [str(d) for d in type.shape]
         if type.rows != UNIT:
             sizes.insert(0, self.rows(type.rows))
-        return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})" if sizes else "(1,)"
+        return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})" if sizes else "()"
 
     def view(self, node: Node) -> str:
         if node not in self.views:
@@ -164,9 +169,7 @@ class _Writer:
             self.array(base)
             name = self.views[node] = self.name(node)
             self.setup.append(f"{name} = {self.seen(node)}")
-            self.arguments[name] = numba_type(
-                node.type, is_data=base in self.fusion.fixed and not isinstance(base, State)
-            )
+            self.take(name, node.type, base in self.fusion.fixed and not isinstance(base, State))
         return self.views[node]
 
     def seen(self, node: Node) -> str:
@@ -183,7 +186,7 @@ class _Writer:
         name = self.fresh(f"{hint}_of_row") if type.rows == UNIT else self.fresh(hint)
         slot = self.arena.scratch(type)
         self.setup.append(f"{name} = array(arena, {slot}, {self.shape(type)}, {type.element.storage!r})")
-        self.arguments[name] = numba_type(type)
+        self.take(name, type)
         return name
 
     def comment(self, node: Node) -> str:
@@ -224,7 +227,7 @@ class _Writer:
             "",
             *wrapped(f"def prepare({', '.join(['arena', *counts, *self.leaves.values()])}):"),
             '    """The compiled function with its arrays in place."""',
-            *(f"    {line}" for line in self.setup),
+            *(f"    {line}" for line in (*self.setup, *self.squeezed)),
             "",
             f"    def run({', '.join(HEAD)}):",
             *(f"    {line}" for line in wrapped(f"    return steps({', '.join([*HEAD, *counts, *arguments])})")),
@@ -298,8 +301,13 @@ def wrapped(text: str) -> list[str]:
     return textwrap.wrap(text, WIDTH, subsequent_indent="        ", break_long_words=False, drop_whitespace=True)
 
 
+def squeezed(type: Type) -> Type:
+    """A type without axes of size 1."""
+    return type.with_(shape=tuple(d for d in type.shape if d != 1))
+
+
 def numba_type(type: Type, is_data: bool = False) -> str:
-    """Numba's text for an array's type; data may lie in memory that must not be written to."""
-    rank = max(1, type.rank + (type.rows != UNIT))
+    """Numba's text for the type of a squeezed array; data may lie in memory that must not be written to."""
+    rank = max(1, squeezed(type).rank + (type.rows != UNIT))
     element = {"bool": "boolean"}.get(type.element.storage, type.element.storage)
     return f"Array({element}, {rank}, 'C'{', readonly=True' if is_data else ''})"
