@@ -2,9 +2,10 @@
 
 Only compiled code can call them. A call becomes LLVM instructions in the caller, without branches, so that a plain
 loop over an array runs in vector registers. The result has the type of the argument: float32 within 2 ulp over the
-whole range (subnormal numbers, infinities and NaN included), float64 too; an integer counts as float64. Of two
-operands the wider floating-point type decides, and an integer follows it. sin, cos, erf and power of float64 are calls
-of the C library, one number at a time.
+whole range (subnormal numbers, infinities and NaN included), and float64 too; an integer counts as float64. Of two
+operands the wider floating-point type decides, and an integer follows it; a Python float in compiled code is a
+float64, so that constants beside float32 have to be float32. sin, cos and power of float64 are calls of the C
+library, one number at a time.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def _square_root(x: Number) -> Number:
 
 abs = _function("abs", _common, _absolute)
 cos = _function("cos", _floating, formulas.cos, math.cos)
-erf = _function("erf", _floating, formulas.erf, math.erf)
+erf = _function("erf", _floating, formulas.erf)
 exp = _function("exp", _floating, formulas.exp)
 log = _function("log", _floating, formulas.log)
 log1p = _function("log1p", _floating, formulas.log1p)
