@@ -1,11 +1,11 @@
 """Elementary functions over 10,000 numbers in the cache: the compiled executor's, and what could take their place.
 
-``ours`` is a Numba loop over ``executor/compiled/functions.py``, ``scalar`` the same loop over Python's math, ``libmvec``
-glibc's vector functions in the widest registers (a loop of nothing but their calls), ``numpy`` the array functions. The
-expressions at the end are several functions at once: one loop, or an array function after the other. Rounds alternate;
-medians are printed, since absolute times depend on who else uses the machine.
+``ours`` is a Numba loop over ``executor/compiled/functions.py``, ``scalar`` the same loop over Python's math,
+``libmvec`` glibc's vector functions in the widest registers (a loop of nothing but their calls), ``numpy`` the array
+functions. The expressions at the end are several functions at once: one loop, or an array function after the other.
+Rounds alternate; medians are printed, since absolute times depend on who else uses the machine.
 
-    python benchmarks/functions.py [--rounds 15] [--json benchmarks/results/functions.json]
+    python benchmarks/functions.py [--rounds 25] [--json benchmarks/results/functions.json]
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from sides import Report, arguments, keep, machine, summary
 
 from mlsql.executor.compiled import functions
 
-COUNT, CALLS = 10_000, 20
+COUNT = 10_000
+SAMPLE = 2e-4  # seconds of one measurement: short, so that others who use the machine interrupt few
 NAMES = ("exp", "log", "log1p", "tanh", "erf", "sin", "cos", "sqrt")
 WIDEST = {"avx512f": ("e", 64), "avx2": ("d", 32), "sse2": ("b", 16)}  # the letter of the vector ABI, bytes
 Run = Callable[[], Any]
@@ -152,6 +153,14 @@ def gelu(x: Any, out: Any) -> dict[str, Run]:
     return {"ours": lambda: run(x, out), "numpy": arrays}
 
 
+def seconds(run: Run, calls: int) -> float:
+    """Seconds of a call."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        run()
+    return (time.perf_counter() - start) / calls
+
+
 def compare(sides: Mapping[str, Run], out: Any, rounds: int) -> Report:
     """Numbers a second of each contender, and the median ratio of their times to ours; they must agree."""
     results = {}
@@ -160,20 +169,18 @@ def compare(sides: Mapping[str, Run], out: Any, rounds: int) -> Report:
         results[name] = out.copy()
     for name, result in results.items():
         np.testing.assert_allclose(result, results["numpy"], rtol=3e-6, atol=1e-6, err_msg=name)
+    calls = {name: max(1, round(SAMPLE / min(seconds(run, 1) for _ in range(5)))) for name, run in sides.items()}
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, run in sides.items():
-            start = time.perf_counter()
-            for _ in range(CALLS):
-                run()
-            times[name].append((time.perf_counter() - start) / CALLS)
+            times[name].append(seconds(run, calls[name]))
     found = summary(times, "ours")
     speed = {name: COUNT / seconds for name, seconds in found["seconds"].items()}
     return {"numbers_per_second": speed, "ours_over": found["ours_over"]}
 
 
 def compile_seconds(rounds: int) -> Report:
-    """Seconds to compile a loop with exp, log and tanh of float32: ours, Python's math, and a loop with neither."""
+    """Median processor seconds to compile a loop with exp, log and tanh of float32: ours, Python's, or none (abs)."""
     x = np.ones(8, np.float32)
     sides = {
         "ours": (functions.exp, functions.log, functions.tanh),
@@ -187,9 +194,9 @@ def compile_seconds(rounds: int) -> Report:
             for k in range(x.shape[0]):
                 out[k] = first(x[k]) + second(x[k]) + third(x[k])
 
-        start = time.perf_counter()
+        start = time.process_time()
         run(x, x.copy())
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds + 1):
@@ -199,7 +206,7 @@ def compile_seconds(rounds: int) -> Report:
 
 
 def main() -> None:
-    options = arguments(__doc__, rounds=15).parse_args()
+    options = arguments(__doc__, rounds=25).parse_args()
     libmvec, rng = Libmvec(), np.random.default_rng(0)
     found: Report = {"machine": machine("numba", "llvmlite", "scipy"), "numbers": COUNT}
     for element in ("float32", "float64"):
