@@ -107,8 +107,8 @@ def check(name: str, x: Array, run: Callable[..., None]) -> float:
 
 
 def test_every_function_of_expressions_has_a_compiled_form() -> None:
-    assert {*REFERENCES, *OF_TWO, "where"} == {*FUNCTIONS, "power"}
-    assert all(getattr(functions, name).__doc__ for name in FUNCTIONS)
+    assert {*REFERENCES, *OF_TWO, "where"} == {*FUNCTIONS, "power"} == set(functions.__all__)
+    assert all(getattr(functions, name).__doc__ for name in functions.__all__)
 
 
 @pytest.mark.parametrize("caller", CALLERS)
@@ -118,7 +118,14 @@ def test_float32_is_within_two_ulp_over_the_whole_range(name: str, caller: str) 
 
 
 def test_the_bound_holds_without_fused_multiply_add() -> None:
-    program = "import test_functions as t\nfor n in t.REFERENCES: t.check(n, t.sample(), t.loop(n))"
+    program = """
+import test_functions as t
+for name in t.REFERENCES:
+    t.check(name, t.sample(), t.loop(name))
+for name in t.OF_DOUBLES:
+    t.test_float64_is_within_two_ulp(name)
+t.test_functions_of_two_float32("power", "strict")
+"""
     paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     environment = {**os.environ, "NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "PYTHONPATH": paths}
     subprocess.run([sys.executable, "-c", program], env=environment, check=True)
@@ -155,7 +162,10 @@ def doubles(name: str) -> Array:
     return np.concatenate([plain, rng.uniform(-1e4, 1e4, 1000)])
 
 
-@pytest.mark.parametrize("name", ["cos", "erf", "exp", "log", "log1p", "sin", "sqrt", "tanh"])
+OF_DOUBLES = [name for name in REFERENCES if hasattr(mpmath, name) and name not in ("abs", "sign")]
+
+
+@pytest.mark.parametrize("name", OF_DOUBLES)
 def test_float64_is_within_two_ulp(name: str) -> None:
     x = doubles(name)
     got = np.empty_like(x)
@@ -218,7 +228,10 @@ def test_functions_of_two_float64(name: str) -> None:
         np.testing.assert_allclose(got, getattr(np, name)(x, y), rtol=1e-15)
 
 
-@pytest.mark.parametrize("exponent", [*range(-9, 10), "float32(0.5)", "float32(-0.5)", "float32(2)", "float32(1.5)"])
+EXPONENTS = [*range(-9, 10), *(f"float32({n})" for n in (-2, -1, -0.5, 0, 0.5, 1, 1.5, 2, 3))]
+
+
+@pytest.mark.parametrize("exponent", EXPONENTS)
 def test_a_constant_exponent(exponent: int | str) -> None:
     x = sample()[::8].copy()
     got = np.empty_like(x)
@@ -226,6 +239,15 @@ def test_a_constant_exponent(exponent: int | str) -> None:
     number = eval(str(exponent), {"float32": np.float64})
     with np.errstate(all="ignore"):  # an array of exponents: for one of 0.5 NumPy takes the square root of -0 too
         assert error(got, np.power(x.astype(np.float64), np.full(x.shape, number, np.float64))) <= BOUND
+
+
+@pytest.mark.parametrize("exponent", [-2, -1, 0, 1, 2, 3, 4, "-0.5", "0.5", "2.0", "3.0", "1.5"])
+def test_a_constant_exponent_of_float64(exponent: int | str) -> None:
+    x = np.concatenate([doubles("sin"), SPECIAL.astype(np.float64)])
+    got = np.empty_like(x)
+    loop_with_constant("power", str(exponent))(x, got)
+    with np.errstate(all="ignore"):
+        np.testing.assert_allclose(got, np.power(x, np.full(x.shape, float(exponent))), rtol=4e-16)
 
 
 def test_the_larger_and_the_smaller_keep_nan() -> None:

@@ -261,10 +261,15 @@ def power(x: Number, y: Number) -> Number:
     result = (size.bits() ^ sign).floating()
     has_none = (x < 0.0) & (x > -math.inf) & is_whole.negated()
     result = where(has_none, math.nan, result)
-    result = where(y.equals(0) | x.equals(1), 1.0, result)
-    # where the compiler knows the exponent, this is all that it leaves
-    root = where(x.equals(-math.inf), math.inf, (x + 0.0).call("sqrt"))  # of -0 too it is 0
-    return where(y.equals(2), x * x, where(y.equals(0.5), root, result))
+    return where(y.equals(0) | x.equals(1), 1.0, result)
+
+
+def with_short_powers(x: Number, y: Number, result: Number) -> Number:
+    """x^y, given as ``result``, or a few products or a root: where the compiler knows y, all the rest goes."""
+    root = where(x.equals(-math.inf), math.inf, (x + 0.0).call("sqrt"))  # of -0 it is 0
+    for exponent, short in {2: x * x, 3: x * x * x, -1: 1 / x, 0.5: root, -0.5: 1 / root}.items():
+        result = where(y.equals(exponent), short, result)
+    return result
 
 
 def whole_power(x: Number, n: int) -> Number:
