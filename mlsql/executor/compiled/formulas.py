@@ -13,7 +13,7 @@ import math
 from fractions import Fraction
 from typing import NamedTuple
 
-from .number import DOUBLE, SINGLE, Number, bits_of, looked_up, power_of_two, rounded, to_floating, where
+from .number import DOUBLE, SINGLE, Format, Number, bits_of, looked_up, power_of_two, rounded, to_floating, where
 
 LOG2_E = 1 / math.log(2)
 SIGN = -0x80000000  # the sign bit of a float32
@@ -66,15 +66,36 @@ LOG_DOUBLE = (
     *(0.6666666666666735, 0.3999999999940935, 0.28571428743594723, 0.2222219846322275),
     *(0.18183568828773272, 0.1531397079202204, 0.14796396283206165),
 )
-# erf(x) / x - 1 as a polynomial in x^2, for |x| < 0.93, and -log(1 - erf(x)) / x in x, for 0.925 < x < 3.95
-ERF_SMALL = (
-    *(0.12837915122509003, -0.37612488865852356, 0.11281729489564896),
-    *(-0.02676287107169628, 0.004987169988453388, -0.0005958492984063923),
-)
-ERF_LARGE = (
-    *(1.128654956817627, 0.6351246237754822, 0.10628172010183334, -0.02380126714706421),
-    *(0.0036612548865377903, -0.00032748575904406607, 1.1704365533660166e-05),
-)
+# erf(x) / x - 1 as a polynomial in x^2, for |x| < 0.93; -log(1 - erf(x)) / x in x, for 0.925 < x < the third, where erf
+# is 1
+ERF: dict[Format, tuple[tuple[float, ...], tuple[float, ...], float]] = {
+    SINGLE: (
+        (
+            *(0.12837915122509003, -0.37612488865852356, 0.11281729489564896),
+            *(-0.02676287107169628, 0.004987169988453388, -0.0005958492984063923),
+        ),
+        (
+            *(1.128654956817627, 0.6351246237754822, 0.10628172010183334, -0.02380126714706421),
+            *(0.0036612548865377903, -0.00032748575904406607, 1.1704365533660166e-05),
+        ),
+        4.0,
+    ),
+    DOUBLE: (
+        (
+            *(0.12837916709551256, -0.3761263890318332, 0.11283791670934941, -0.026866170641413698),
+            *(0.005223977590072339, -0.0008548325043955348, 0.00012055263129334841, -1.4924040263436312e-05),
+            *(1.6437610648632086e-06, -1.6122634716647168e-07, 1.3295766839740173e-08, -6.890657555656057e-10),
+        ),
+        (
+            *(1.1283791513401096, 0.6366198771694989, 0.10277244326578473, -0.019129250366584763),
+            *(-0.00020419591118925703, 0.00168210768563997, -0.0005640006978496084, -9.34888590568481e-06),
+            *(0.00010064228113151546, -5.853994812482262e-05, 2.1307688948677968e-05, -5.67170167393667e-06),
+            *(1.1445332526637718e-06, -1.7468722158336894e-07, 1.9629698899861847e-08, -1.5352609042109188e-09),
+            *(7.469612095840206e-11, -1.7022363962832882e-12),
+        ),
+        6.0,
+    ),
+}
 # sin(pi/2 f) / f and (cos(pi/2 f) - 1) / f^2 as polynomials in f^2, for |f| < 0.63
 SIN = (
     *(1.5707963267947804, -0.6459640974856808, 0.07969262565206131),
@@ -164,11 +185,12 @@ def log1p(x: Number) -> Number:
 
 
 def erf(x: Number) -> Number:
-    """The error function of a float32 within 1.5 ulp: x + x P(x^2) near 0, else 1 - e^-g with g = x G(x)."""
+    """The error function within 1.5 ulp: x + x P(x^2) near 0, else 1 - e^-g with g = x G(x)."""
+    near, far, largest = ERF[x.format]
     a = abs(x)
-    small = a + a * (a * a).polynomial(ERF_SMALL)
-    bounded = where(a > 4.0, 4.0, a)
-    p, k = _expm1_reduced(-(bounded * bounded.polynomial(ERF_LARGE)))
+    small = a + a * (a * a).polynomial(near)
+    bounded = where(a > largest, largest, a)
+    p, k = _expm1_reduced(-(bounded * bounded.polynomial(far)))
     large = 1 - (1 + p) * power_of_two(k, x.format)
     return where(a < 0.9277, small, large).call("copysign", x)
 
@@ -239,10 +261,15 @@ def power(x: Number, y: Number) -> Number:
     result = (size.bits() ^ sign).floating()
     has_none = (x < 0.0) & (x > -math.inf) & is_whole.negated()
     result = where(has_none, math.nan, result)
-    result = where(y.equals(0) | x.equals(1), 1.0, result)
-    # where the compiler knows the exponent, this is all that it leaves
-    root = where(x.equals(-math.inf), math.inf, (x + 0.0).call("sqrt"))  # of -0 too it is 0
-    return where(y.equals(2), x * x, where(y.equals(0.5), root, result))
+    return where(y.equals(0) | x.equals(1), 1.0, result)
+
+
+def with_short_powers(x: Number, y: Number, result: Number) -> Number:
+    """x^y, given as ``result``, or a few products or a root: where the compiler knows y, all the rest goes."""
+    root = where(x.equals(-math.inf), math.inf, (x + 0.0).call("sqrt"))  # of -0 it is 0
+    for exponent, short in {2: x * x, 3: x * x * x, -1: 1 / x, 0.5: root, -0.5: 1 / root}.items():
+        result = where(y.equals(exponent), short, result)
+    return result
 
 
 def whole_power(x: Number, n: int) -> Number:

@@ -2,9 +2,10 @@
 
 Only compiled code can call them. A call becomes LLVM instructions in the caller, without branches, so that a plain
 loop over an array runs in vector registers. The result has the type of the argument: float32 within 2 ulp over the
-whole range (subnormal numbers, infinities and NaN included), float64 too; an integer counts as float64. Of two
-operands the wider floating-point type decides, and an integer follows it. sin, cos, erf and power of float64 are calls
-of the C library, one number at a time.
+whole range (subnormal numbers, infinities and NaN included), and float64 too; an integer counts as float64. Of two
+operands the wider floating-point type decides, and an integer follows it; a Python float in compiled code is a
+float64, so that constants beside float32 have to be float32. sin, cos and most powers of float64 are calls of the C
+library, one number at a time.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from typing import Any
 from numba import types
 from numba.extending import intrinsic
 
+from ...planner.scalar import FUNCTIONS
 from . import formulas
 from .number import Number
 from .number import where as select
+
+__all__ = [*FUNCTIONS, "power"]
 
 Formula = Callable[..., Number]
 
@@ -103,7 +107,7 @@ def _square_root(x: Number) -> Number:
 
 abs = _function("abs", _common, _absolute)
 cos = _function("cos", _floating, formulas.cos, math.cos)
-erf = _function("erf", _floating, formulas.erf, math.erf)
+erf = _function("erf", _floating, formulas.erf)
 exp = _function("exp", _floating, formulas.exp)
 log = _function("log", _floating, formulas.log)
 log1p = _function("log1p", _floating, formulas.log1p)
@@ -115,6 +119,12 @@ sqrt = _function("sqrt", _floating, _square_root)
 tanh = _function("tanh", _floating, formulas.tanh)
 
 
+def _general_power(context: Any, builder: Any, sig: Any, operands: Any) -> Any:
+    general = _code(formulas.power, operator.pow)(context, builder, sig, operands)
+    x, y = (Number(builder, o) for o in operands)
+    return formulas.with_short_powers(x, y, Number(builder, general)).value
+
+
 @intrinsic(prefer_literal=True)
 def power(context: Any, x: Any, y: Any) -> Any:
     """x to the power y; a whole constant of at most 7 in size becomes products."""
@@ -124,7 +134,7 @@ def power(context: Any, x: Any, y: Any) -> Any:
         return None
     n = y.literal_value if isinstance(y, types.IntegerLiteral) else None
     if n is None or not (-1 <= n <= 3 or (kind == types.float32 and -8 < n < 8)):
-        return kind(kind, kind), _code(formulas.power, operator.pow)
+        return kind(kind, kind), _general_power
 
     def write(context: Any, builder: Any, sig: Any, operands: Any) -> Any:
         return formulas.whole_power(Number(builder, operands[0]), n).value
