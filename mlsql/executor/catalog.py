@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..errors import IntegrityError
 from .device import Array, Identity
@@ -263,20 +262,13 @@ class Catalog:
 
     def load_classes(self, model: str, version: int) -> dict[str, Keys]:
         """The vocabularies of a version, by name."""
-        sql = (
-            "SELECT column_name, type, value FROM mlsql.classes WHERE model = ? AND version = ? "
-            "ORDER BY column_name, position"
-        )
-        table = self.storage.query(self._qualified(sql), [model, version])
-        names = table.column("column_name").combine_chunks()
-        starts = pc.value_counts(names)
-        classes: dict[str, Keys] = {}
-        at = 0
-        for name, count in zip(*(starts.field(i).to_pylist() for i in range(2)), strict=True):
-            part = table.slice(at, count)
-            classes[name] = Keys(part.column("type")[0].as_py(), part.column("value").combine_chunks())
-            at += count
-        return classes
+        of_version = "FROM mlsql.classes WHERE model = ? AND version = ?"
+        found = self.rows(f"SELECT DISTINCT column_name, type {of_version} ORDER BY column_name", model, version)
+        texts = self._qualified(f"SELECT value {of_version} AND column_name = ? ORDER BY position")
+        return {
+            name: Keys(type_text, self.storage.query(texts, [model, version, name]).column(0).combine_chunks())
+            for name, type_text in found
+        }
 
     def save_version(
         self,

@@ -9,7 +9,6 @@ from ..executor.results import Rows
 from ..parser import parse
 from ..parser.statements import Query, SelectSql, SetOption
 from .core import Session, runs
-from .query.plan import rewritten
 from .rows import message_rows
 from .rules import keep_rules
 
@@ -18,6 +17,8 @@ from .rules import keep_rules
 def select(session: Session, statement: SelectSql) -> Rows:
     """DuckDB runs the statement, verbatim but for its PREDICT calls."""
     refuse_stored(statement)
+    from .query.plan import rewritten
+
     keep_rules(session, statement.text)
     text = rewritten(session, statement)
     try:
@@ -51,6 +52,8 @@ def without_predict(session: Session, query: Query) -> Query:
     assert isinstance(statement, SelectSql)
     if not statement.predicts:
         return query
+    from .query.plan import rewritten
+
     text = rewritten(session, statement)
     return Query(text.partition("FROM")[2], query.place, statement.values)
 

@@ -6,7 +6,7 @@ import functools
 import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..autodiff.options import known_options
 from ..errors import Place, ProgrammingError
@@ -17,15 +17,14 @@ from ..executor.device import Array
 from ..executor.initialize import draw, settled
 from ..executor.per_group import GroupTrainer
 from ..executor.results import Rows
-from ..executor.solve import Problem, SolverTrainer
 from ..executor.train import Diverged, LoopPlan, Outcome, Trainer, validation
 from ..executor.vocabulary import Keys
 from ..optimizer.stages import optimize, simplify
 from ..parser.statements import CreateModel, Train
+from ..planner.binder import is_relational
 from ..planner.model import Model
 from ..planner.node import Node
 from ..planner.plan import Plan
-from ..planner.relational import is_relational
 from ..types import RowSet
 from .choosing import decided
 from .compiling import compilation
@@ -41,11 +40,13 @@ from .per_group import (
     known_before,
     validator_of_groups,
 )
-from .relational_training import read_training, refuse_class_weight, relational_validator, split
 from .rows import one_row
 from .solving import check_clauses, drive_of, problem_of
 from .training_data import always_known, check_labels, load_rows, split_rows, training_rows, with_class_weight
 from .training_plan import Planned, Settings, bound, parameter_views, plan_training, read_settings
+
+if TYPE_CHECKING:
+    from ..executor.solve import Problem
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,8 @@ def prepare_relations(
     without: Collection[str],
 ) -> Prepared:
     """The same for a model over several relations."""
+    from .relational_training import read_training, refuse_class_weight, relational_validator, split
+
     refuse_class_weight(settings.options, statement)
     model, rows = read_training(session, statement, definition, warm)
     assert model.rows.rows is not None
@@ -227,6 +230,8 @@ def trainer_of(session: Session, prepared: Prepared, **options: Any) -> Trainer:
     kind: type[Trainer] = Trainer
     its_rows: dict[str, Any]
     if prepared.problem is not None:
+        from ..executor.solve import SolverTrainer
+
         kind, its_rows = SolverTrainer, drive_of(session, settings, prepared.problem) | {"rows": prepared.train_rows}
     elif by_group is not None:
         kind, its_rows = GroupTrainer, {"groups": by_group.rows, "width": settings.width(by_group.sizes)}

@@ -17,10 +17,10 @@ from ...figures import number
 from ...optimizer.cost import total
 from ...optimizer.frequency import Frequency, frequencies
 from ...parser.statements import CreateModel, Train
+from ...planner.binder import is_relational
 from ...planner.model import Find, Model
 from ...planner.node import Node, depends_on, walk
 from ...planner.ops import Column, KeySum, State
-from ...planner.relational import is_relational
 from ...types import UNIT
 from ..choosing import decided
 from ..core import Session
