@@ -1,7 +1,7 @@
 """Arrow arrays as NumPy's and NumPy's as Arrow's, over the same memory.
 
-pyarrow's own conversions, ``to_numpy`` and ``pa.array``, import pandas wherever it is installed, and many methods of its
-arrays import ``pyarrow.compute``: more than a short TRAIN takes. What is here needs neither.
+pyarrow's own conversions, ``to_numpy`` and ``pa.array``, import pandas wherever it is installed, and many methods of
+its arrays import ``pyarrow.compute``: more than a short TRAIN takes. What is here needs neither.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import IntegrityError
+from ..record import record
 from .device import Array, Identity
 from .storage import Parameters, Storage
 from .train import EpochLog
@@ -62,7 +63,7 @@ VERSIONED = ("model_versions", "parameters", "classes")
 Classes = Mapping[str, Keys]
 
 
-@dataclass(frozen=True)
+@record
 class StoredModel:
     """A model's definition: ``sql`` as it was written, ``definition`` without anything that could change."""
 
@@ -72,7 +73,7 @@ class StoredModel:
     current_version: int | None
 
 
-@dataclass(frozen=True)
+@record
 class StoredVersion:
     """What training gave: parameters by name, and the classes and keys of every vocabulary."""
 
@@ -82,7 +83,7 @@ class StoredVersion:
     digest: str  # of the parameters' checksums and the vocabularies: what the version computes is known by it
 
 
-@dataclass(frozen=True)
+@record
 class TrainingRun:
     """One run of TRAIN, whether it gave a version or not."""
 

@@ -7,7 +7,6 @@ group's; a group with fewer rows repeats its first, in slots that do not count.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from ..planner.model import DataColumn
 from ..planner.node import Node
 from ..planner.ops import Column, Positions
 from ..planner.plan import Plan
+from ..record import record
 from ..types import RowSet, concrete
 from .dataset import balanced_weights, split_positions
 from .device import Array
@@ -159,7 +159,7 @@ def stacked_parameters(first: Array, known: Array | None, places: Sequence[int |
     return out
 
 
-@dataclass(frozen=True)
+@record
 class GroupParameters:
     """What every group has learned, of shape (groups, *shape), and what all of them share."""
 

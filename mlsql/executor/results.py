@@ -11,10 +11,10 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Error, InterfaceError
+from ..record import record
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,7 +23,7 @@ BATCH_ROWS = 32_768
 Values = list[tuple[Any, ...]]
 
 
-@dataclass(frozen=True)
+@record
 class Column:
     """A result's column: its name, and its type as SQL writes it."""
 

@@ -11,12 +11,13 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import Error
+from ..record import by_identity
 from .arrow import to_numpy
 from .device import Array
 from .storage import Storage
 
 
-@dataclass(frozen=True, eq=False)
+@by_identity
 class Keys:
     """Values in their order, as text, and the SQL type that they have."""
 

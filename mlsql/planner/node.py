@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform
 
 from ..errors import InternalError
+from ..record import by_identity
 from ..types import DOUBLE, UNIT, Dim, Element, RowSet, Type
 from .work import CALL, NOTHING, Work
 
@@ -132,7 +133,7 @@ def exact(value: Any) -> Any:
     return value
 
 
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+@by_identity
 class Node(metaclass=Interned):
     """The base of every operator: fields say all of it, ``type`` is derived from them."""
 
@@ -285,7 +286,7 @@ N = TypeVar("N", bound=Node)
 @dataclass_transform(frozen_default=True, eq_default=False)
 def operator(cls: type[N]) -> type[N]:
     """Declare an operator: makes it a frozen dataclass and enters it in OPERATORS."""
-    made = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
+    made = by_identity(cls)
     OPERATORS[made.operator_name()] = made
     return made
 

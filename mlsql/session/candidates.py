@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..autodiff.degree import degrees
 from ..autodiff.features import MOST_SCORES, numbers, scores_of
@@ -19,6 +19,7 @@ from ..planner.model import Model
 from ..planner.node import walk
 from ..planner.ops import Column, Parameter, Positions
 from ..planner.plan import Plan
+from ..record import record
 from ..types import UNIT
 from .curvature import MOST_WEIGHTS, unfit
 from .training_plan import Settings, read_settings, rows_of_step
@@ -66,7 +67,7 @@ def rejected(solvers: Sequence[Solver], whys: Mapping[Needs, str | None]) -> tup
     return tuple(found)
 
 
-@dataclass(frozen=True)
+@record
 class Facts:
     """What the choice stands on.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pyarrow as pa
 
@@ -16,6 +16,7 @@ from ..planner.binder import taken_from
 from ..planner.model import Model
 from ..planner.node import Node, walk
 from ..planner.ops import Column, Pick, Sigmoid, Softmax, Softplus
+from ..record import record
 from .core import Session, runs
 from .metrics import METRICS, PER_CLASS, RANKED, Metric
 from .per_group import check_columns, groups_of_version
@@ -33,7 +34,7 @@ from .relational_predict import evaluated_relations
 from .rows import table_rows
 
 
-@dataclass(frozen=True)
+@record
 class Task:
     """What a model predicts: a number, one of some classes, or yes and no.
 

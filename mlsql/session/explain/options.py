@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ...errors import Place, ProgrammingError, listed, suggest
 from ...optimizer.rule import ALWAYS_ON, QUERY_RULES, RULES
 from ...parser.explain import DUCKDB_OPTIONS, OPTIONS, SIDES
 from ...parser.statements import Explain, Option
+from ...record import record
 
 FORMATS: Mapping[str, tuple[str, ...]] = {  # a format, and the sides that it can show
     "text": SIDES,
@@ -21,7 +21,7 @@ FORMATS: Mapping[str, tuple[str, ...]] = {  # a format, and the sides that it ca
 KNOWN = (*OPTIONS, *DUCKDB_OPTIONS)
 
 
-@dataclass(frozen=True)
+@record
 class Options:
     """What EXPLAIN is asked for."""
 

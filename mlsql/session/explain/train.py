@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ...executor.clock import Measured
@@ -21,6 +20,7 @@ from ...planner.binder import is_relational
 from ...planner.model import Find, Model
 from ...planner.node import Node, depends_on, walk
 from ...planner.ops import Column, KeySum, State
+from ...record import record
 from ...types import UNIT
 from ..choosing import decided
 from ..core import Session
@@ -42,7 +42,7 @@ from .data import data_lines, keys_lines
 from .history import History
 
 
-@dataclass(frozen=True)
+@record
 class Planning:
     """A statement whose rows have been looked at, so that it can be planned again and again.
 
