@@ -13,7 +13,10 @@ from .device import Array
 
 
 def to_numpy(column: pa.Array | pa.ChunkedArray) -> Array:
-    """The values of an array without NULLs, of shape (rows,). Numbers are seen in Arrow's memory, and are read-only."""
+    """The values of an array, of shape (rows,); where it is NULL, a number or boolean may be any.
+
+    Numbers are seen in Arrow's memory, and are read-only.
+    """
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     kind = column.type

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from ..errors import IntegrityError
 from ..record import record
+from .arrow import from_numpy
 from .device import Array, Identity
 from .storage import Parameters, Storage
 from .train import EpochLog
@@ -299,7 +300,7 @@ class Catalog:
         return version
 
     def _save_classes(self, model: str, version: int, column: str, keys: Keys) -> None:
-        rows = pa.table({"position": pa.array(range(len(keys)), pa.int32()), "value": keys.texts})
+        rows = pa.table({"position": from_numpy(np.arange(len(keys), dtype=np.int32)), "value": keys.texts})
         with registered(self.storage, "mlsql_keys", rows):
             self._run(
                 "INSERT INTO mlsql.classes SELECT $model, $version, $column, position, value, $type FROM mlsql_keys",

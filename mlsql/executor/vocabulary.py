@@ -82,7 +82,10 @@ class Lookup:
             places = self.places()
             known = pa.array([places.get(v) for v in entries.dictionary.to_pylist()], pa.int32())
             found = known.take(entries.indices)
-        return np.ascontiguousarray(to_numpy(found.fill_null(-1)), dtype=np.int64)
+        positions = to_numpy(found).astype(np.int64)
+        if found.null_count:
+            positions[to_numpy(found.is_null())] = -1
+        return positions
 
     def values_as(self, type: pa.DataType) -> pa.Array:
         values = self.values

@@ -130,16 +130,19 @@ class Session:
     def machine(self) -> Machine:
         """The machine that plans are costed for: measured, quickly at first use, or the assumed one if that is set."""
         if self._machine is None:
-            from ..optimizer.machine import Machine
-            from .machine import DEFAULT, find_machine, first_choice
+            from .machine import find_machine
 
-            choice = self.machine_choice or first_choice()
-            self._machine = Machine() if choice == DEFAULT else find_machine(self.catalog)
+            self._machine = find_machine(self.catalog, self.machine_choice)
         return self._machine
 
-    def planning(self) -> dict[str, Any]:
-        """What the planner is told of this session: the machine, and whether rules may make plans better."""
-        return {"machine": self.machine(), "optimizer": self.optimizer}
+    def known_machine(self) -> Machine:
+        """The same, but the assumed machine as long as this one was not measured."""
+        if self._machine is None:
+            from .machine import assumed, known_machine
+
+            self._machine = known_machine(self.catalog, self.machine_choice)
+            return self._machine or assumed()
+        return self._machine
 
     def forget_machine(self) -> None:
         """Find the machine anew when it is next asked for."""

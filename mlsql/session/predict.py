@@ -17,16 +17,21 @@ from .rules import keep_rules
 def select(session: Session, statement: SelectSql) -> Rows:
     """DuckDB runs the statement, verbatim but for its PREDICT calls."""
     refuse_stored(statement)
-    from .query.plan import rewritten
-
     keep_rules(session, statement.text)
-    text = rewritten(session, statement)
+    text = lowered(session, statement) if statement.predicts else statement.text
     try:
         return session.storage.run(text, statement.values)
     except Error as problem:
         if statement.predicts:  # DuckDB draws the text it was given, which the caller never saw
             problem.message = problem.message.partition("\n\nLINE ")[0].rstrip()
         raise
+
+
+def lowered(session: Session, statement: SelectSql) -> str:
+    """The text that DuckDB runs for a statement with PREDICT calls. What writes it is loaded when there is a call."""
+    from .query.plan import rewritten
+
+    return rewritten(session, statement)
 
 
 STORED = re.compile(r"\s*(CREATE\b[^(]*?\b(VIEW|MACRO|FUNCTION)\b|PREPARE\b)", re.IGNORECASE)
@@ -52,9 +57,7 @@ def without_predict(session: Session, query: Query) -> Query:
     assert isinstance(statement, SelectSql)
     if not statement.predicts:
         return query
-    from .query.plan import rewritten
-
-    text = rewritten(session, statement)
+    text = lowered(session, statement)
     return Query(text.partition("FROM")[2], query.place, statement.values)
 
 

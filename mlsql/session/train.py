@@ -30,6 +30,7 @@ from .choosing import decided
 from .compiling import compilation
 from .constraints import Watch, check_columns, check_run
 from .core import Session, runs
+from .machine import plan_for
 from .models import sizes_told
 from .per_group import (
     ByGroup,
@@ -43,7 +44,7 @@ from .per_group import (
 from .rows import one_row
 from .solving import check_clauses, drive_of, problem_of
 from .training_data import always_known, check_labels, load_rows, split_rows, training_rows, with_class_weight
-from .training_plan import Planned, Settings, bound, parameter_views, plan_training, read_settings
+from .training_plan import Planned, Settings, bound, parameter_views, read_settings
 
 if TYPE_CHECKING:
     from ..executor.solve import Problem
@@ -138,9 +139,9 @@ def prepare(session: Session, statement: Train, without: Collection[str] = ()) -
         dataset, train_rows = Dataset({n: a[train_rows] for n, a in dataset.columns.items()}, len(train_rows)), None
     by_group = group_rows(statement, dataset, train_rows, groups)
     plan = functools.partial(
-        plan_training, model, settings, dataset.rows, dataset.rows if train_rows is None else len(train_rows),
+        plan_for, session, model, settings, dataset.rows, dataset.rows if train_rows is None else len(train_rows),
         subset=train_rows is not None, known=always_known(model, dataset, train_rows),
-        group_sizes=by_group.sizes if by_group else None, **session.planning(),
+        group_sizes=by_group.sizes if by_group else None,
     )  # fmt: skip
     planned = plan(without=without)
     problem = problem_of(planned, settings)
@@ -174,9 +175,7 @@ def prepare_relations(
     kept, held = split(statement, model, rows, settings)
     count = dataset.rows if kept is None else len(kept)
     settings = decided(statement, settings, model, dataset.rows, count, session.machine)
-    plan = functools.partial(
-        plan_training, model, settings, dataset.rows, count, subset=kept is not None, **session.planning()
-    )
+    plan = functools.partial(plan_for, session, model, settings, dataset.rows, count, subset=kept is not None)
     planned = plan(without=without)
     problem = problem_of(planned, settings)
     estimate = check_run(settings, planned.loop, dataset, problem)
