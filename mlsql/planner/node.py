@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform
 
 from ..errors import InternalError
-from ..record import by_identity
+from ..record import by_identity, record
 from ..types import DOUBLE, UNIT, Dim, Element, RowSet, Type
 from .work import CALL, NOTHING, Work
 
@@ -67,7 +67,7 @@ class Emitter(Protocol):
         """Whether a part was computed where ``whole`` wants it, at ``start``, so that nothing is to be copied."""
 
 
-@dataclasses.dataclass(frozen=True)
+@record
 class At:
     """Where a number stands, as texts: its row (empty in the unit row set), and its position along each entry axis."""
 
