@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..autodiff.options import known_options
@@ -25,6 +24,7 @@ from ..planner.binder import is_relational
 from ..planner.model import Model
 from ..planner.node import Node
 from ..planner.plan import Plan
+from ..record import record
 from ..types import RowSet
 from .choosing import decided
 from .compiling import compilation
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from ..executor.solve import Problem
 
 
-@dataclass(frozen=True)
+@record
 class Prepared:
     """A training run that is ready to start."""
 
