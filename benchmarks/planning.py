@@ -95,7 +95,7 @@ def database() -> Any:
 
 def main() -> None:
     """Measure, print, keep."""
-    from mlsql.session.explain import train as planning
+    from mlsql.session import machine as planning
 
     con = database()
     found: Report = {"machine": machine(), "milliseconds": {}, "nodes": {}}

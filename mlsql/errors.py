@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from .record import record
 
 MAX_LINE = 120  # characters of a statement's line that an error shows
 
 
-@dataclass(frozen=True)
+@record
 class Place:
     """A span of a statement's text: characters ``start`` up to but not including ``end``."""
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Protocol, TextIO
 
 from .figures import number
+from .record import record
 
 
-@dataclass(frozen=True)
+@record
 class Standing:
     """Where training stands after a step; ``seconds_left`` is None where nobody knows when it will end."""
 

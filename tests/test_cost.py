@@ -309,6 +309,18 @@ def test_the_file_is_private_and_read_again(cache: Path) -> None:
     assert Session().machine().call == 3e-7
 
 
+def test_only_a_run_that_is_worth_it_waits_until_the_machine_is_measured(cache: Path) -> None:
+    con = mlsql.connect()
+    con.execute("CREATE TABLE points AS SELECT i / 100.0 AS x, i / 50.0 AS y FROM range(100) r(i)")
+    con.execute(
+        "CREATE MODEL line INPUT (x FLOAT) TARGET (y FLOAT) AS SELECT LINEAR(x, 1) AS z MINIMIZE AVG((z - y) ** 2)"
+    )
+    con.execute("TRAIN line ON points WITH SGD (epochs = 1, batch_size = 10)")
+    assert not cache.exists() and con.session.known_machine() == MACHINE
+    con.execute("EXPLAIN TRAIN line ON points WITH SGD (epochs = 1000000, batch_size = 10)")
+    assert cache.exists() and con.session.known_machine().call == 1e-7
+
+
 @pytest.mark.parametrize(
     "damaged",
     [

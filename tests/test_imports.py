@@ -15,7 +15,8 @@ FILES = sorted(HOME.rglob("*.py"))
 
 # A room, and the rooms that it may import; every room may import from itself.
 MAY_IMPORT: dict[str, set[str]] = {
-    "errors": set(),
+    "record": set(),  # what every room may import: how it declares its dataclasses
+    "errors": {"record"},
     "types": {"errors"},
     "figures": set(),  # counts and times as people say them
     "parser": {"errors", "types"},
@@ -104,7 +105,7 @@ def test_a_file_imports_only_what_stands_before_it(file: Path) -> None:
         if target[:1] == ("",):
             continue
         theirs = room(target)
-        assert theirs == mine or theirs in MAY_IMPORT[mine], f"{'.'.join(target)} cannot be imported into {mine}"
+        assert theirs in MAY_IMPORT[mine] | {mine, "record"}, f"{'.'.join(target)} cannot be imported into {mine}"
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(HOME)))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 
 from ..planner.node import Node, rebuilt, walk
 from ..planner.ops import Add, Concat, Contract, Place, State, Subtract, Where, broadcast, like
+from ..record import record
 from ..types import DOUBLE, UNIT
 from .degree import degrees, root, square_terms
 from .features import Feature, features_of
@@ -29,7 +29,7 @@ def hessian_product(gradient: Node, weights: State, spans: Spans) -> Node:
     return flat[weights]
 
 
-@dataclass(frozen=True)
+@record
 class Square:
     """The square of an affine ``residual``, number by number, and how much each counts.
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 from ..planner.node import Node, depends_on, rebuilt, walk
 from ..planner.ops import (
@@ -39,6 +38,7 @@ from ..planner.ops import (
     broadcast,
 )
 from ..planner.ops.segment import GroupBy
+from ..record import record
 from ..types import DOUBLE, UNIT, RowSet, Type, concrete
 from .degree import LINEAR, PRODUCTS, degrees
 from .gradient import adjoints
@@ -49,7 +49,7 @@ UNARY = (Negate, Reshape, Transpose, Slice, Pad, Cast)
 MIXING = (Take, GroupBy, KeySum, Regroup)  # rows of the output read other rows than their own
 
 
-@dataclass(frozen=True)
+@record
 class Feature:
     """The slopes of one score, one row of numbers a row: entry i is that by the weight at ``positions[i]``."""
 
@@ -57,7 +57,7 @@ class Feature:
     positions: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Gram:
     """A Hessian as a sum over rows.
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from ..errors import NotSupportedError
 from ..planner.node import Node, walk
@@ -60,6 +59,7 @@ from ..planner.ops import (
 )
 from ..planner.ops.contract import ROW
 from ..planner.plan import Plan
+from ..record import record
 from ..types import BIGINT, DOUBLE, FLOAT, UNIT, Element, RowSet, Shape, Type
 from .sparse import table_reads
 from .training import STEP, Spans, Together, end_to_end
@@ -74,7 +74,7 @@ LAID_OUT = (
 NEUTRAL = {Max: -math.inf, Min: math.inf}  # what a slot that does not count brings to a fold
 
 
-@dataclass(frozen=True)
+@record
 class Blocks:
     """``groups`` times ``width`` slots, those of a group side by side.
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 from ..planner.node import Node, depends_on, readers
 from ..planner.ops import (
@@ -44,11 +43,12 @@ from ..planner.ops import (
     like,
 )
 from ..planner.ops.contract import ROW
+from ..record import record
 from ..types import FLOAT, UNIT
 from .updates import Transform, descend
 
 
-@dataclass(frozen=True)
+@record
 class TableGradient:
     """The gradient of a table: the nodes that read it by an index, and the gradient of the rows that each gave."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from ..planner.node import Node, readers
 from ..planner.ops import (
@@ -29,6 +28,7 @@ from ..planner.ops import (
     like,
 )
 from ..planner.plan import Plan
+from ..record import record
 from ..types import UNIT, Element, RowSet, Type, TypeProblem, concrete
 from .gradient import adjoints, zeros
 from .sparse import TableGradient, is_gradient_itself, table_gradient, table_reads, table_state, times, update_table
@@ -38,7 +38,7 @@ STEP = Counter("step")  # the number of the step, from 1
 Spans = Mapping[Parameter, tuple[State, int, int]]
 
 
-@dataclass(frozen=True)
+@record
 class Training:
     """The plan of a training run.
 

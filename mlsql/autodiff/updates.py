@@ -8,19 +8,19 @@ weights lie in one flat vector, so each operator runs once a step, however many 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from ..planner.node import Node
 from ..planner.ops import Add, Divide, Multiply, Power, Sqrt, Subtract, cast, like
+from ..record import record
 from ..types import DOUBLE
 
 Slots = Mapping[str, Node]
 Update = Callable[[Node, Node, Slots, Node], tuple[Node, dict[str, Node]]]
 
 
-@dataclass(frozen=True)
+@record
 class Transform:
     """``slots`` are the vectors it carries (zeros at first); ``update(direction, weights, slots, step)`` gives the new
     direction and the new slots. ``step`` counts from 1. One that does not descend leaves the weights as they are."""
@@ -136,7 +136,7 @@ def descend(transform: Transform, rate: Node) -> Transform:
     return Transform(transform.slots, update)
 
 
-@dataclass(frozen=True)
+@record
 class Option:
     """An option of WITH: its default says its type; it allows values from ``least`` to just ``below``."""
 
@@ -161,7 +161,7 @@ class Needs(Enum):
     SMOOTH = "a loss over all rows that has a slope"
 
 
-@dataclass(frozen=True)
+@record
 class Solver:
     """A way to train: its options beside the common ones, and the chain that they make.
 

@@ -11,15 +11,16 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..errors import IntegrityError
+from ..record import record
+from .arrow import from_numpy
 from .device import Array, Identity
 from .storage import Parameters, Storage
 from .train import EpochLog
@@ -63,7 +64,7 @@ VERSIONED = ("model_versions", "parameters", "classes")
 Classes = Mapping[str, Keys]
 
 
-@dataclass(frozen=True)
+@record
 class StoredModel:
     """A model's definition: ``sql`` as it was written, ``definition`` without anything that could change."""
 
@@ -73,7 +74,7 @@ class StoredModel:
     current_version: int | None
 
 
-@dataclass(frozen=True)
+@record
 class StoredVersion:
     """What training gave: parameters by name, and the classes and keys of every vocabulary."""
 
@@ -83,7 +84,7 @@ class StoredVersion:
     digest: str  # of the parameters' checksums and the vocabularies: what the version computes is known by it
 
 
-@dataclass(frozen=True)
+@record
 class TrainingRun:
     """One run of TRAIN, whether it gave a version or not."""
 
@@ -263,20 +264,13 @@ class Catalog:
 
     def load_classes(self, model: str, version: int) -> dict[str, Keys]:
         """The vocabularies of a version, by name."""
-        sql = (
-            "SELECT column_name, type, value FROM mlsql.classes WHERE model = ? AND version = ? "
-            "ORDER BY column_name, position"
-        )
-        table = self.storage.query(self._qualified(sql), [model, version])
-        names = table.column("column_name").combine_chunks()
-        starts = pc.value_counts(names)
-        classes: dict[str, Keys] = {}
-        at = 0
-        for name, count in zip(*(starts.field(i).to_pylist() for i in range(2)), strict=True):
-            part = table.slice(at, count)
-            classes[name] = Keys(part.column("type")[0].as_py(), part.column("value").combine_chunks())
-            at += count
-        return classes
+        of_version = "FROM mlsql.classes WHERE model = ? AND version = ?"
+        found = self.rows(f"SELECT DISTINCT column_name, type {of_version} ORDER BY column_name", model, version)
+        texts = self._qualified(f"SELECT value {of_version} AND column_name = ? ORDER BY position")
+        return {
+            name: Keys(type_text, self.storage.query(texts, [model, version, name]).column(0).combine_chunks())
+            for name, type_text in found
+        }
 
     def save_version(
         self,
@@ -306,7 +300,7 @@ class Catalog:
         return version
 
     def _save_classes(self, model: str, version: int, column: str, keys: Keys) -> None:
-        rows = pa.table({"position": pa.array(range(len(keys)), pa.int32()), "value": keys.texts})
+        rows = pa.table({"position": from_numpy(np.arange(len(keys), dtype=np.int32)), "value": keys.texts})
         with registered(self.storage, "mlsql_keys", rows):
             self._run(
                 "INSERT INTO mlsql.classes SELECT $model, $version, $column, position, value, $type FROM mlsql_keys",

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from ..planner.node import Node, substitute
 from ..planner.ops import Column, constant
 from ..planner.plan import Plan
+from ..record import record
 
 
 @dataclass
@@ -64,7 +65,7 @@ def overhead() -> float:
     return min(averages)
 
 
-@dataclass(frozen=True)
+@record
 class Measured:
     """What all runs of an operator came to: seconds, how many they were, rows."""
 

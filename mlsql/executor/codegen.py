@@ -11,7 +11,6 @@ import builtins
 import keyword
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ..planner import scalar
@@ -28,6 +27,7 @@ from ..planner.ops import (
     Reshape,
     State,
 )
+from ..record import record
 from ..types import UNIT, RowSet, Type
 from .device import namespace
 from .memory import Layout, is_view, owner, plan_layout
@@ -36,7 +36,7 @@ from .scalars import FOLDS, Elementwise, literal, numbers_of, on_numbers
 LEAVES = (Column, Positions, Parameter, State)
 
 
-@dataclass(frozen=True)
+@record
 class Program:
     """Generated code, and what it takes to run it."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +12,7 @@ from ..errors import DataError, Error, Place, ProgrammingError, suggest
 from ..planner.data import filled
 from ..planner.model import DataColumn, Model
 from ..planner.ops import Column
+from ..record import record
 from ..types import Element, shape_text
 from .device import Array
 from .growing import Growing
@@ -39,7 +39,7 @@ class FromItem(Protocol):
     def place(self) -> Place: ...
 
 
-@dataclass(frozen=True)
+@record
 class Dataset:
     """Columns as arrays by name, and how many rows they have."""
 
@@ -59,7 +59,7 @@ def split_positions(rows: int, percent: float, seed: int) -> tuple[Array, Array]
     return np.sort(order[count:]), np.sort(order[:count])
 
 
-@dataclass(frozen=True)
+@record
 class Source:
     """A query, and which of its columns each column of a model is read from (name and SQL type)."""
 

@@ -6,7 +6,6 @@ import functools
 import os
 import platform
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..planner.ops.contract import ROW, as_matrix_product
 from ..planner.scalar import FUNCTIONS
+from ..record import record
 
 Array = NDArray[Any]
 
@@ -120,7 +120,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@dataclass(frozen=True)
+@record
 class Identity:
     """What a measurement is valid for."""
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from ..record import record
 from .device import Array
 
 
-@dataclass(frozen=True)
+@record
 class Block:
     """Columns that lie in memory, and the positions of the rows that an epoch takes from them, in order."""
 

@@ -7,11 +7,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..errors import DataError, suggest
 from ..planner.model import DataColumn, Find
 from ..types import Type, concrete
+from .arrow import entries, from_numpy, list_sizes, to_numpy
 from .device import Array
 from .vocabulary import Lookup
 
@@ -38,8 +38,7 @@ def to_array(column: pa.Array | pa.ChunkedArray, name: str, type: Type, first_ro
         if column.null_count:
             row = _first(column.is_null()) // per_row
             raise DataError(f'column "{name}" has a NULL inside a list{_in_row(first_row, row)}')
-    out = column.to_numpy(zero_copy_only=False)
-    return np.ascontiguousarray(out, dtype=type.element.storage).reshape(rows, *concrete(type.shape))
+    return np.ascontiguousarray(to_numpy(column), dtype=type.element.storage).reshape(rows, *concrete(type.shape))
 
 
 def null_error(name: str, column: pa.Array | pa.ChunkedArray, first_row: int | None) -> DataError:
@@ -53,7 +52,7 @@ def null_error(name: str, column: pa.Array | pa.ChunkedArray, first_row: int | N
 
 
 def _first(mask: Any) -> int:
-    return int(pc.index(mask, True).as_py())
+    return int(mask.index(True).as_py())
 
 
 def _in_row(first_row: int | None, position: int) -> str:
@@ -66,7 +65,7 @@ def _flattened(column: pa.Array, name: str, size: int, per_row: int, first_row: 
         lengths_differ = column.type.list_size != size
         position, length = 0, column.type.list_size
     else:
-        lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False)
+        lengths = list_sizes(column)
         wrong = lengths != size
         lengths_differ = bool(wrong.any())
         position = int(wrong.argmax()) if lengths_differ else 0
@@ -76,7 +75,7 @@ def _flattened(column: pa.Array, name: str, size: int, per_row: int, first_row: 
             f'column "{name}" has a list of {length}{_in_row(first_row, position // per_row)}; {size} are declared',
             hint=f"rows like it: SELECT * FROM ... WHERE len({name}) <> {size}",
         )
-    return column.flatten()
+    return entries(column)
 
 
 class UnknownLabel(DataError):
@@ -103,7 +102,7 @@ def leaf_arrays(
 def _filled(arrow: Any, leaf: DataColumn, fillings: Mapping[str, Array]) -> Any:
     if leaf.fill is None or not arrow.null_count:
         return arrow
-    return pc.fill_null(arrow, pa.scalar(float(fillings[leaf.fill]), arrow.type))
+    return arrow.fill_null(pa.scalar(float(fillings[leaf.fill]), arrow.type))
 
 
 def found(places: Array, leaf: DataColumn, arrow: Any, lookup: Lookup, first_row: int | None = None) -> Array:
@@ -120,7 +119,7 @@ def found(places: Array, leaf: DataColumn, arrow: Any, lookup: Lookup, first_row
         case Find.ROW:
             return np.where(known, places, len(lookup.values))
         case Find.LABEL_OR_NULL if arrow.null_count:
-            missing = arrow.is_null().to_numpy(zero_copy_only=False)
+            missing = to_numpy(arrow.is_null())
             if not (known | missing).all():
                 _refuse(int((known | missing).argmin()), leaf, arrow.fill_null(arrow.drop_null()[0]), lookup, first_row)
             return np.where(known, places, 0)
@@ -152,8 +151,8 @@ def to_arrow(values: Any, type: Type, rows: int, classes: pa.Array | None = None
     if array.shape[: array.ndim - type.rank] != (rows,):
         array = np.broadcast_to(array, (rows, *array.shape))
     if classes is not None:
-        return classes.take(pa.array(np.ascontiguousarray(array)))
-    out = pa.array(np.ascontiguousarray(array).reshape(-1))
+        return classes.take(from_numpy(array))
+    out = from_numpy(np.ascontiguousarray(array).reshape(-1))
     for size in reversed(concrete(type.shape)):
         out = pa.FixedSizeListArray.from_arrays(out, size)
     return out

@@ -7,18 +7,17 @@ group's; a group with fewer rows repeats its first, in slots that do not count.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..errors import DataError, suggest
 from ..planner.model import DataColumn
 from ..planner.node import Node
 from ..planner.ops import Column, Positions
 from ..planner.plan import Plan
+from ..record import record
 from ..types import RowSet, concrete
 from .dataset import balanced_weights, split_positions
 from .device import Array
@@ -160,7 +159,7 @@ def stacked_parameters(first: Array, known: Array | None, places: Sequence[int |
     return out
 
 
-@dataclass(frozen=True)
+@record
 class GroupParameters:
     """What every group has learned, of shape (groups, *shape), and what all of them share."""
 
@@ -189,10 +188,12 @@ class GroupPredictor:
 
     def __call__(self, *columns: pa.Array | pa.ChunkedArray) -> dict[str, pa.Array]:
         """The outputs by name, one row for each row of the columns."""
+        from pyarrow import compute
+
         *inputs, keys = columns
-        numbers = pc.index_in(keys, value_set=self.names)
+        numbers = compute.index_in(keys, value_set=self.names)
         if numbers.null_count and not self.rows.nulls:
-            key = keys.filter(pc.is_null(numbers))[0].as_py()
+            key = keys.filter(numbers.is_null())[0].as_py()
             known = self.names.to_pylist()
             hint = suggest(key, known) or f"groups are {', '.join(known[:5])}{', ...' if len(known) > 5 else ''}"
             raise DataError(f"the group {key} is none of those that the model was trained on", hint=hint)

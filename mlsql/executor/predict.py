@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..errors import Error
 from ..planner.model import DataColumn
@@ -16,6 +15,7 @@ from ..planner.node import Node
 from ..planner.ops import Parameter
 from ..planner.plan import Plan
 from ..types import UNIT, RowSet
+from .arrow import to_numpy
 from .clock import Clock
 from .device import Array
 from .load import leaf_arrays, to_arrow
@@ -103,7 +103,7 @@ class Predictor:
 
     def with_nulls(self, columns: Sequence[pa.Array | pa.ChunkedArray]) -> dict[str, pa.Array]:
         """Rows without NULL are predicted; the others are NULL."""
-        whole = np.logical_and.reduce([pc.is_valid(c).to_numpy(zero_copy_only=False) for c in self.checked(columns)])
+        whole = np.logical_and.reduce([to_numpy(c.is_valid()) for c in self.checked(columns)])
         kept = self(*(c.filter(pa.array(whole)) for c in columns))
         place = pa.array(np.where(whole, np.cumsum(whole) - 1, 0), mask=~whole)
         return {name: values.take(place) for name, values in kept.items()}

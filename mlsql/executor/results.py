@@ -11,10 +11,10 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Error, InterfaceError
+from ..record import record
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,7 +23,7 @@ BATCH_ROWS = 32_768
 Values = list[tuple[Any, ...]]
 
 
-@dataclass(frozen=True)
+@record
 class Column:
     """A result's column: its name, and its type as SQL writes it."""
 
@@ -232,7 +232,10 @@ class ArrowRows(Rows):
 
 
 class LiveRows(Rows):
-    """Rows that DuckDB's connection hands out itself: for types that Arrow cannot carry, and for what is no SELECT."""
+    """Rows that DuckDB's connection hands out itself: for types that Arrow cannot carry, and for what is no SELECT.
+
+    Without a connection they are Python values that are already there.
+    """
 
     def __init__(
         self,
@@ -241,13 +244,14 @@ class LiveRows(Rows):
         translated: Callable[[], AbstractContextManager[None]],
         to_arrow: Callable[[Values, Sequence[Column]], pa.Table],
         release: Callable[[], None],
+        values: Values | None = None,
     ) -> None:
         super().__init__(columns)
         self._connection = connection if columns else None  # None once the rows are in memory
         self._translated = translated
         self._to_arrow = to_arrow
         self._end_result = release
-        self._values: Values = []
+        self._values: Values = values or []
         self._at = 0
         self._failure: Error | None = None
 

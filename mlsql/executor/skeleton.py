@@ -13,7 +13,6 @@ from functools import singledispatch
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..errors import DataError, Error
 from ..planner.skeleton import Group, Join, Skeleton, Step, Union, at, table_name
@@ -153,7 +152,7 @@ def _(step: Join, tables: Tables, found: Rows, is_read: bool) -> None:
 
 def without_nulls(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Positions, -1 where a side has no row."""
-    return pc.fill_null(column, -1) if column.null_count else column
+    return column.fill_null(-1) if column.null_count else column
 
 
 def numbers(column: pa.ChunkedArray) -> Array:
@@ -238,7 +237,7 @@ def read_leaves(step: Step, table: pa.Table, found: Rows) -> None:
 
 def as_numbers(column: pa.ChunkedArray, element: Element) -> Array:
     """A key as an array; NULL, which can be a key, as 0."""
-    filled = pc.fill_null(column, False if pa.types.is_boolean(column.type) else 0) if column.null_count else column
+    filled = column.fill_null(False if pa.types.is_boolean(column.type) else 0) if column.null_count else column
     return np.ascontiguousarray(filled.to_numpy(), dtype=element.storage)
 
 

@@ -10,13 +10,13 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..planner.node import Node
 from ..planner.ops import State
+from ..record import record
 from .chunks import Chunked
 from .codegen import generate
 from .device import Array
@@ -27,7 +27,7 @@ from .train import Diverged, EpochLog, Limits, Outcome, Trainer
 LEAST_CHUNK, CHUNK_NUMBERS = 512, 1 << 18  # rows, and numbers of slopes, that are worked on in the cache
 
 
-@dataclass(frozen=True)
+@record
 class Slopes:
     """The slopes of one affine value of each row: entry i is that by the weight at ``positions[i]``."""
 
@@ -35,7 +35,7 @@ class Slopes:
     positions: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Gram:
     """A Hessian as a sum over rows: of the slopes of each pair of scores, times the second derivative by both.
 
@@ -47,7 +47,7 @@ class Gram:
     rest: Node | None
 
 
-@dataclass(frozen=True)
+@record
 class Square:
     """The square of an affine residual, how much it counts, and its slopes or its Jacobian times the direction."""
 
@@ -57,7 +57,7 @@ class Square:
     slopes: tuple[Slopes, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Problem:
     """What is known of a loss beside its value and gradient.
 

@@ -116,6 +116,10 @@ class Storage:
         columns = [Column(n, t) for n, t in zip(table.column_names, types, strict=True)]
         return ArrowRows(columns, table.schema, iter(table.to_batches()), self._to_values)
 
+    def value_rows(self, rows: list[tuple[Any, ...]], columns: Sequence[Column]) -> Rows:
+        """Rows of Python values as the result of a statement; Arrow is made of them only if somebody asks for it."""
+        return LiveRows(columns, None, self.translated, self._to_table, lambda: None, rows)
+
     # Transactions
 
     @property

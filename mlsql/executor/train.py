@@ -15,6 +15,7 @@ from ..planner.node import Node, walk
 from ..planner.ops import Column, Counter, Index, Parameter, Positions, State
 from ..planner.plan import Plan
 from ..progress import Progress, Standing
+from ..record import record
 from ..types import UNIT, RowSet, concrete
 from .clock import Clock
 from .codegen import Program, generate
@@ -24,7 +25,7 @@ from .hoist import hoist
 from .run import Executable, Folding, evaluate
 
 
-@dataclass(frozen=True)
+@record
 class LoopPlan:
     """An optimized training plan, ready to run.
 
@@ -63,7 +64,7 @@ class LoopPlan:
         return program, fixed
 
 
-@dataclass(frozen=True)
+@record
 class Limits:
     """When training stops. ``until`` is asked after every epoch, given what the log's row holds."""
 
@@ -74,7 +75,7 @@ class Limits:
     until: Callable[[Mapping[str, float]], bool] | None = None
 
 
-@dataclass(frozen=True)
+@record
 class Stride:
     """Some steps that were run without a look around: the loss and the rows of each, the last one's learning rate."""
 
@@ -83,7 +84,7 @@ class Stride:
     rate: float
 
 
-@dataclass(frozen=True)
+@record
 class EpochLog:
     """What one epoch came to."""
 

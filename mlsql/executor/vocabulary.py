@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..errors import Error
+from ..record import by_identity
+from .arrow import to_numpy
 from .device import Array
 from .storage import Storage
 
 
-@dataclass(frozen=True, eq=False)
+@by_identity
 class Keys:
     """Values in their order, as text, and the SQL type that they have."""
 
@@ -73,14 +74,18 @@ class Lookup:
         if pa.types.is_dictionary(column.type):  # an ENUM
             column = column.cast(column.type.value_type)
         if len(self.values) <= len(column):
-            found = pc.index_in(column, value_set=self.values_as(column.type), skip_nulls=True)
+            from pyarrow import compute
+
+            found = compute.index_in(column, value_set=self.values_as(column.type), skip_nulls=True)
         else:  # a table of the keys is made once, not for every vector of DuckDB's
             entries = column.dictionary_encode()
             places = self.places()
             known = pa.array([places.get(v) for v in entries.dictionary.to_pylist()], pa.int32())
             found = known.take(entries.indices)
-        out = found.fill_null(-1).to_numpy(zero_copy_only=False)
-        return np.ascontiguousarray(out, dtype=np.int64)
+        positions = to_numpy(found).astype(np.int64)
+        if found.null_count:
+            positions[to_numpy(found.is_null())] = -1
+        return positions
 
     def values_as(self, type: pa.DataType) -> pa.Array:
         values = self.values

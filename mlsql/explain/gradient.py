@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from ..planner.node import Node, walk
 from ..planner.ops import Constant, Count
+from ..record import record
 from .formula import formula, leaf_text
 
 
-@dataclass(frozen=True)
+@record
 class GradientRow:
     """One node of the forward pass: what it is, the loss's derivative by it, and who reads it again."""
 

@@ -7,11 +7,11 @@ operators as before, so they keep their number here; only what the step put in p
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 from ..optimizer.rule import Step
 from ..planner.node import Node, rebuilt, walk
 from ..planner.plan import Plan
+from ..record import record
 from .around import around
 
 MOST_WORK = 300_000  # nodes looked at in all steps together: beyond, steps are shown without the plan around them
@@ -20,7 +20,7 @@ Phase = tuple[Plan, Sequence[Step], Plan]  # where it starts, what happens, wher
 Inputs = tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Change:
     """What a step does to the graph: nodes by number that are new or have other inputs, and those that are gone.
 
@@ -33,7 +33,7 @@ class Change:
     after: int | None
 
 
-@dataclass(frozen=True)
+@record
 class Trace:
     """The graph of a plan at the start of every phase and after each of its steps.
 

@@ -7,9 +7,9 @@ than a screen is wide, the rest of a branch goes straight down.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from ..figures import duration, figures, number, rate, share
+from ..record import record
 from .view import Lines, Operator, PlanView
 
 WIDTH = 160
@@ -17,7 +17,7 @@ DEEPEST = 18  # levels of indentation
 Line = tuple[str, Operator | None]
 
 
-@dataclass(frozen=True)
+@record
 class Column:
     """A column beside the tree: its heading and the text of an operator's cell."""
 

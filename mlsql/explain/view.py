@@ -5,15 +5,16 @@ Text, JSON, Mermaid, DOT and the page are functions of a PlanView; none of them 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+
+from ..record import record
 
 ONCE, FORWARD, BACKWARD, UPDATE = "once", "forward", "backward", "update"  # when an operator of training runs
 FACTOR, SHARE = 2.0, 0.01  # an estimate is marked if it is off by more than this, and more than this of all time
 
 
-@dataclass(frozen=True)
+@record
 class Actual:
     """What was measured of an operator in all its runs."""
 
@@ -24,7 +25,7 @@ class Actual:
     bytes: float
 
 
-@dataclass(frozen=True)
+@record
 class Operator:
     """One operator of a plan; ``inputs`` are the operators that it reads, through views.
 
@@ -71,7 +72,7 @@ class Operator:
         return matters and max(estimate, real) > FACTOR * min(estimate, real)
 
 
-@dataclass(frozen=True)
+@record
 class Root:
     """What a plan is asked for: ``loss``, the next value of a state, an output."""
 
@@ -79,7 +80,7 @@ class Root:
     operator: int
 
 
-@dataclass(frozen=True)
+@record
 class StepView:
     """One rewriting. Costs are estimated seconds of the whole run; for a rule that always helps, of all runs of the
     operators that go, and of those that come."""
@@ -97,7 +98,7 @@ class StepView:
     plan_difference: float | None = None  # of loss and new weights, with the rule and without it
 
 
-@dataclass(frozen=True)
+@record
 class AlternativeView:
     """Something that was considered and lost."""
 
@@ -115,7 +116,7 @@ class AlternativeView:
         return self.seconds / self.chosen_seconds if known else None  # type: ignore[operator]
 
 
-@dataclass(frozen=True)
+@record
 class GraphNode:
     """A node of a plan on its way: a box, and what is said of it. A quiet one is drawn only if a step is about it."""
 
@@ -139,7 +140,7 @@ class GraphNode:
     actual: Actual | None = None
 
 
-@dataclass(frozen=True)
+@record
 class GraphChange:
     """What a step does to the graph. ``set`` has places that are new or read others: place, node, inputs' places."""
 
@@ -149,7 +150,7 @@ class GraphChange:
     after: int | None
 
 
-@dataclass(frozen=True)
+@record
 class TraceView:
     """The graph at the start of each phase, by the number of its first step from 0, and what every step changes.
 
@@ -162,7 +163,7 @@ class TraceView:
     is_local: bool
 
 
-@dataclass(frozen=True)
+@record
 class Lines:
     """A titled list of lines below the tree: what DuckDB computes, its own plan."""
 
@@ -170,7 +171,7 @@ class Lines:
     lines: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@record
 class PlanView:
     """A plan, how it came about and, after ANALYZE, what it took.
 

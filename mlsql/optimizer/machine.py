@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from ..planner import scalar
 from ..planner.node import Node
+from ..record import record
 
 NEAR_TABLE = float(1 << 18)
 DOUBLE = "_double"  # ends the name of a rate for numbers of 64 bits
@@ -49,7 +50,7 @@ def rate(default: float, unit: str, description: str, *, telling: bool = False) 
     return field(default=default, metadata={"unit": unit, "description": description, "telling": telling})
 
 
-@dataclass(frozen=True)
+@record
 class Machine:
     """What a machine can do. The defaults are those of two ordinary cores; ``measured_at`` is empty for them.
 

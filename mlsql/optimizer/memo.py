@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..planner.node import Node, exact, walk
+from ..record import record
 from ..types import Type
 from .frequency import Frequency, changes_each_step
 from .rewriter import Rewriter
@@ -28,7 +29,7 @@ MAX_MEMBERS = 24  # of one group: what comes later would rarely be another idea
 Key = tuple[Any, ...]
 
 
-@dataclass(frozen=True)
+@record
 class Member:
     """An expression of a group, and where it comes from: a rule made it of ``before`` (None: it was there)."""
 

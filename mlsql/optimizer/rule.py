@@ -7,15 +7,16 @@ leave the loss and the gradients as they were.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 from ..planner.node import Node
+from ..record import record
 
 Rewrite = Callable[..., Node | None]
 
 
-@dataclass(frozen=True)
+@record
 class Rule:
     """One rule of the optimizer.
 
@@ -103,7 +104,7 @@ def query_rule(
     return declare
 
 
-@dataclass(frozen=True)
+@record
 class Step:
     """One rewriting that happened: which rule, and the node before and after (None: it is gone).
 
@@ -120,7 +121,7 @@ class Step:
     place: tuple[Node, Node] | None = None
 
 
-@dataclass(frozen=True)
+@record
 class QueryStep:
     """One rewriting of a query: which rule, the SQL before and after, the estimated seconds of both."""
 
@@ -132,7 +133,7 @@ class QueryStep:
     cost_after: float | None = None
 
 
-@dataclass(frozen=True)
+@record
 class Alternative:
     """Something that was considered and lost: a rewriting, a solver, a place where a part could run.
 

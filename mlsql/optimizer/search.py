@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ..planner.node import Node
 from ..planner.plan import Plan
+from ..record import record
 from .choice import Choice, Cycle
 from .cost import Machine
 from .frequency import SINGLE, Runs
@@ -28,7 +29,7 @@ MAX_ROUNDS = 100
 SHOWN = 20  # alternatives that are told of
 
 
-@dataclass(frozen=True)
+@record
 class Goal:
     """What a plan is to be good at: little time on a machine, for so many runs of each of its parts.
 
@@ -40,7 +41,7 @@ class Goal:
     memory: int | None = None
 
 
-@dataclass(frozen=True)
+@record
 class Found:
     """The plan that a search came to, and how."""
 

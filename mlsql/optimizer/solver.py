@@ -7,16 +7,16 @@ counts are those of well-scaled problems, and the log of a run says what they we
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ..figures import count, duration, size
+from ..record import record
 from .cost import Machine
 from .rule import Alternative
 
 DOUBLE_BYTES = 8
 
 
-@dataclass(frozen=True)
+@record
 class Candidate:
     """A solver, and what it would take: ``once`` seconds before the first step, ``step`` seconds for each of ``steps``.
 
@@ -44,7 +44,7 @@ class Candidate:
         return self.seconds * self.risk
 
 
-@dataclass(frozen=True)
+@record
 class Ranking:
     """The solver to take, why, and what was considered beside it."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from ..errors import InternalError
 from ..planner.node import Node, readers
 from ..planner.plan import Plan
+from ..record import record
 from .rewriter import Rewriter, Users
 from .rule import RULES, Alternative, Step
 from .rules.whole import prune, share
@@ -29,7 +29,7 @@ TOGETHER = {"hoist": ("simplify", "hoist")}  # what hoisting brings together is 
 MAX_PASSES = 50
 
 
-@dataclass(frozen=True)
+@record
 class Optimized:
     """The plan that came out, and how."""
 

@@ -9,7 +9,7 @@ a piece that is not ``plain``.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 from sqlglot import exp
@@ -18,6 +18,7 @@ from sqlglot.tokens import Token as SqlToken
 from sqlglot.tokens import TokenType
 
 from ..errors import Place
+from ..record import record
 from .statements import PredictCall
 from .tokens import CLOSING, Token, closing, commas, depths, dialect, ends_operand, tokenize, words
 
@@ -30,7 +31,7 @@ BEFORE_BRACKET = words("AND OR NOT IN CASE WHEN THEN ELSE BETWEEN LIKE ILIKE IS 
 STAND_IN = "mlsql_call_"  # what sqlglot reads in the place of a call
 
 
-@dataclass(frozen=True)
+@record
 class Reference:
     """A column that an expression names: ``a``, ``t.a``. ``qualifier`` is empty where there is none."""
 
@@ -39,7 +40,7 @@ class Reference:
     place: Place
 
 
-@dataclass(frozen=True)
+@record
 class Piece:
     """An expression, or a part of a clause.
 
@@ -58,7 +59,7 @@ class Piece:
     star: bool = False  # ``*`` or ``t.*`` and nothing else
 
 
-@dataclass(frozen=True)
+@record
 class Item:
     """What stands in FROM between joins: a table, a query in brackets, PREDICT as a table.
 
@@ -74,7 +75,7 @@ class Item:
     simple: bool
 
 
-@dataclass(frozen=True)
+@record
 class Block:
     """One SELECT. ``before`` is the WITH clause of its level, ``clauses`` are the clauses' bodies by keyword."""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from ..record import record
 from .blocks import Piece, Reference
 from .statements import PredictCall
 from .tokens import Token, depths, tokenize
@@ -32,7 +32,7 @@ def equality(piece: Piece, tokens: Sequence[Token]) -> tuple[Reference, str] | N
     return (reference, others[0]) if len(texts) == 2 and len(others) == 1 and is_literal(others[0]) else None
 
 
-@dataclass(frozen=True)
+@record
 class Comparison:
     """A call compared with literals: all of ``bounds``, each an operator and a literal."""
 

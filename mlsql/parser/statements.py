@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from sqlglot import exp
 
 from ..errors import Place
+from ..record import record
 from ..types import Element, Shape
 
 
-@dataclass(frozen=True)
+@record
 class Name:
     """A model's name as written, ``[schema.]name``."""
 
@@ -25,7 +26,7 @@ class Name:
         return self.name if in_main else f"{self.schema}.{self.name}"
 
 
-@dataclass(frozen=True)
+@record
 class Query:
     """SQL for DuckDB that can stand after FROM: a table, a file in quotes, a function call or ``(SELECT ...)``.
 
@@ -39,7 +40,7 @@ class Query:
     name: str | None = None
 
 
-@dataclass(frozen=True)
+@record
 class Expression:
     """A piece of the model language: sqlglot's tree, and where it stands. Its nodes' ``meta`` has start and end."""
 
@@ -47,7 +48,7 @@ class Expression:
     place: Place
 
 
-@dataclass(frozen=True)
+@record
 class ColumnDeclaration:
     """``pixels FLOAT[64]`` in INPUT or TARGET. ``element`` is None for a type that is no number's.
 
@@ -62,7 +63,7 @@ class ColumnDeclaration:
     relation: str = ""
 
 
-@dataclass(frozen=True)
+@record
 class Initializer:
     """``INIT HE``, ``INIT NORMAL(0.1)``, ``INIT 2``: kind is a word, or LITERAL with the value in ``value``."""
 
@@ -72,7 +73,7 @@ class Initializer:
     place: Place | None = None
 
 
-@dataclass(frozen=True)
+@record
 class ParameterDeclaration:
     """``w FLOAT[10][784] INIT XAVIER FROZEN`` in PARAMETERS."""
 
@@ -84,7 +85,7 @@ class ParameterDeclaration:
     place: Place
 
 
-@dataclass(frozen=True)
+@record
 class CreateModel:
     """``CREATE [OR REPLACE] MODEL [IF NOT EXISTS] name [PARAMETERS] [INPUT] [TARGET] AS select [MINIMIZE]``."""
 
@@ -106,7 +107,7 @@ class CreateModel:
         return tuple(dict.fromkeys(d.relation for d in self.inputs if d.relation))
 
 
-@dataclass(frozen=True)
+@record
 class Option:
     """``learning_rate = 0.1`` in WITH: a number, a string, a boolean, or a bare word as a string."""
 
@@ -116,7 +117,7 @@ class Option:
     value_place: Place
 
 
-@dataclass(frozen=True)
+@record
 class Train:
     """``TRAIN model [ON query [AS relation], ...] [PER (...)]`` and its other clauses.
 
@@ -146,7 +147,7 @@ class Train:
     memory_place: Place | None = None
 
 
-@dataclass(frozen=True)
+@record
 class Evaluate:
     """``EVALUATE model [VERSION n] ON query [AS relation], ... [WITH (metric, ...)]``."""
 
@@ -158,7 +159,7 @@ class Evaluate:
     others: tuple[Query, ...] = ()
 
 
-@dataclass(frozen=True)
+@record
 class Explain:
     """``EXPLAIN [ANALYZE] [(option [value], ...)] statement``; option names are upper case."""
 
@@ -168,14 +169,14 @@ class Explain:
     place: Place
 
 
-@dataclass(frozen=True)
+@record
 class ExplainGradient:
     """``EXPLAIN GRADIENT model``."""
 
     model: Name
 
 
-@dataclass(frozen=True)
+@record
 class DropModel:
     """``DROP MODEL [IF EXISTS] name``."""
 
@@ -183,7 +184,7 @@ class DropModel:
     if_exists: bool
 
 
-@dataclass(frozen=True)
+@record
 class RenameModel:
     """``ALTER MODEL a RENAME TO b``."""
 
@@ -191,7 +192,7 @@ class RenameModel:
     new: Name
 
 
-@dataclass(frozen=True)
+@record
 class RollbackModel:
     """``ALTER MODEL a ROLLBACK TO VERSION n``: an earlier version becomes the current one."""
 
@@ -199,7 +200,7 @@ class RollbackModel:
     version: int
 
 
-@dataclass(frozen=True)
+@record
 class ShowTraining:
     """``SHOW TRAINING [RUNS | LOG] [FOR model]``."""
 
@@ -207,34 +208,34 @@ class ShowTraining:
     model: Name | None
 
 
-@dataclass(frozen=True)
+@record
 class ExplainRule:
     """``EXPLAIN RULE name``: one rule of the optimizer."""
 
     rule: Name
 
 
-@dataclass(frozen=True)
+@record
 class ShowModels:
     """``SHOW MODELS``."""
 
 
-@dataclass(frozen=True)
+@record
 class ShowLayers:
     """``SHOW LAYERS``: the functions, layers and losses of the model language."""
 
 
-@dataclass(frozen=True)
+@record
 class Calibrate:
     """``CALIBRATE``: measure this machine."""
 
 
-@dataclass(frozen=True)
+@record
 class ShowRules:
     """``SHOW RULES``: the optimizer's rules."""
 
 
-@dataclass(frozen=True)
+@record
 class DescribeModel:
     """``DESCRIBE [MODEL] name``. Without the word MODEL it is DuckDB's if no such model exists."""
 
@@ -243,7 +244,7 @@ class DescribeModel:
     sql: SelectSql  # what DuckDB gets if there is no such model
 
 
-@dataclass(frozen=True)
+@record
 class SetOption:
     """``SET mlsql_name = value``, an option of mlsql's own."""
 
@@ -252,7 +253,7 @@ class SetOption:
     place: Place
 
 
-@dataclass(frozen=True)
+@record
 class Argument:
     """One argument of PREDICT: its SQL stands at ``place``; ``name`` is set if ``name => sql`` or, of a table,
     ``sql AS name`` was written, and ``whole`` spans both."""
@@ -262,7 +263,7 @@ class Argument:
     whole: Place
 
 
-@dataclass(frozen=True)
+@record
 class PredictCall:
     """``PREDICT(model [VERSION n] [, argument ...])[.output]`` inside a statement of DuckDB's.
 
@@ -281,7 +282,7 @@ class PredictCall:
     is_column: bool = False  # a whole column of a select, without a name
 
 
-@dataclass(frozen=True)
+@record
 class SelectSql:
     """Any statement of DuckDB's, verbatim in ``text``, and the PREDICT calls in it.
 

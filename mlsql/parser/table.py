@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
+from ..record import record
 from .reader import Reader
 from .statements import Statement
 from .tokens import Token
@@ -13,7 +13,7 @@ Parse = Callable[[Reader], Statement]
 Claim = Callable[[Sequence[Token]], bool]
 
 
-@dataclass(frozen=True)
+@record
 class Entry:
     """A way for a statement to begin. ``claims`` tells it from a statement of DuckDB's that begins alike."""
 

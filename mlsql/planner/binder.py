@@ -36,14 +36,27 @@ def bind_model(
 
     Raises ProgrammingError, with the place in the statement, for whatever does not fit.
     """
-    from .relational import RelationalBinder, is_relational  # it is a binder of models, too
-
-    binder = RelationalBinder if is_relational(statement) else ModelBinder
     try:
-        return binder(statement, sizes or {}).bind(minimize or statement.minimize, weight)
+        return binder_for(statement)(statement, sizes or {}).bind(minimize or statement.minimize, weight)
     except RecursionError:
         place = statement.select.place
         raise ProgrammingError("an expression is nested too deeply", place=place, hint="give parts names") from None
+
+
+def binder_for(statement: CreateModel) -> type[ModelBinder]:
+    """What binds a model: one over one relation, or one over several, which is loaded when it is first needed."""
+    if not is_relational(statement):
+        return ModelBinder
+    from .relational import RelationalBinder
+
+    return RelationalBinder
+
+
+def is_relational(statement: CreateModel) -> bool:
+    """Whether a model says itself what it reads: it has relations with names, or FROM."""
+    tree = statement.select.tree
+    has_from = any(tree.args.get(part) for part in ("from_", "with_", "joins"))
+    return bool(statement.relations) or not isinstance(tree, exp.Select) or has_from
 
 
 class ModelBinder:

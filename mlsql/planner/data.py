@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 
 from ..errors import Place
+from ..record import record
 from ..types import BIGINT, FLOAT, Dim, Element, RowSet, Shape, Symbol, TypeProblem
 from . import ops
 from .model import DataColumn, Find, SqlCheck, Vocabulary
@@ -20,7 +20,7 @@ from .ops import Column
 HOLE = re.compile(r"\{(\w+)\}")
 
 
-@dataclass(frozen=True)
+@record
 class Data:
     """An SQL expression over declared columns.
 
@@ -41,7 +41,7 @@ class Data:
     source: object = None
 
 
-@dataclass(frozen=True)
+@record
 class Category:
     """One of ``size`` things a row. ``row`` is its position, one past the last for what is unknown; ``inside`` is a
     position below ``size`` whatever it is; ``known`` is 1, or 0 for what is unknown."""

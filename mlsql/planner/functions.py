@@ -12,9 +12,9 @@ import functools
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NewType, Protocol
 
+from ..record import record
 from ..types import FLOAT, UNIT, Dim, RowSet, Shape, Type, TypeProblem, category
 from . import ops
 from .data import Data, Leaves, Value
@@ -47,7 +47,7 @@ ColumnName = NewType("ColumnName", str)
 Known = NewType("Known", Node)  # where an argument is not NULL; no argument: everywhere
 
 
-@dataclass(frozen=True)
+@record
 class Fold:
     """Where aggregates fold rows to: one number for all of ``rows``, or one a group where ``groups`` says which."""
 
@@ -114,7 +114,7 @@ class Context(Protocol):
         """Where all of the nodes have a value and FILTER holds, as a flag a row; None: in every row."""
 
 
-@dataclass(frozen=True)
+@record
 class Function:
     """A function of the model language: how it is called, what it does, how it becomes a plan."""
 

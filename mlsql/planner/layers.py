@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
 from ..parser import expression
 from ..parser.statements import Expression
+from ..record import record
 
 LAYER = re.compile(
     r"(?P<doc>(?:--[^\n]*\n)*)CREATE LAYER (?P<name>\w+)\((?P<arguments>[^)]*)\)\s+AS\s+(?P<body>[^;]+);"
 )
 
 
-@dataclass(frozen=True)
+@record
 class Layer:
     """A layer: its arguments, the default of those that have one, and its body."""
 

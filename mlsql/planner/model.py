@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from typing import Any
 
 from ..errors import Place
+from ..record import record
 from ..types import BOOLEAN, Dim, RowSet, Symbol
 from .node import Node, walk
 from .nulls import Nulls
@@ -15,7 +16,7 @@ from .ops import Column, Parameter
 from .skeleton import Skeleton, Text
 
 
-@dataclass(frozen=True)
+@record
 class Initial:
     """How a parameter gets its first value: a distribution with its arguments, or LITERAL with ``value``."""
 
@@ -24,7 +25,7 @@ class Initial:
     value: Any = None
 
 
-@dataclass(frozen=True)
+@record
 class Statistic:
     """What the training rows come to, such as a column's average: the value of a parameter that nothing changes.
 
@@ -38,7 +39,7 @@ class Statistic:
     fill: str | None = None
 
 
-@dataclass(frozen=True)
+@record
 class ModelParameter:
     """A parameter of a model: the node that reads it, its initializer, and whether training may change it.
 
@@ -54,7 +55,7 @@ class ModelParameter:
     unknown: str | None = None
 
 
-@dataclass(frozen=True)
+@record
 class IndexCheck:
     """A column that is used as a position: its values must be 0 up to but not including ``size``."""
 
@@ -74,7 +75,7 @@ class Find(Enum):
     LABEL_OR_NULL = "the position of a class label; 0 for NULL; another label is an error"
 
 
-@dataclass(frozen=True)
+@record
 class DataColumn:
     """A leaf that DuckDB computes from columns of a relation, before anything is learned.
 
@@ -106,7 +107,7 @@ class DataColumn:
         return self.sql, self.reads, self.vocabulary or self.column.type
 
 
-@dataclass(frozen=True)
+@record
 class Vocabulary:
     """The sorted distinct values of an expression over the training rows: the keys of a table of parameters."""
 
@@ -120,7 +121,7 @@ class Vocabulary:
         return Symbol(self.name)
 
 
-@dataclass(frozen=True)
+@record
 class SqlCheck:
     """An expression of DuckDB's that a model computes of its columns: DuckDB says whether it can be."""
 
@@ -129,7 +130,7 @@ class SqlCheck:
     place: Place
 
 
-@dataclass(frozen=True)
+@record
 class Model:
     """A bound model.
 

@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform
 
 from ..errors import InternalError
+from ..record import by_identity, record
 from ..types import DOUBLE, UNIT, Dim, Element, RowSet, Type
 from .work import CALL, NOTHING, Work
 
@@ -66,7 +67,7 @@ class Emitter(Protocol):
         """Whether a part was computed where ``whole`` wants it, at ``start``, so that nothing is to be copied."""
 
 
-@dataclasses.dataclass(frozen=True)
+@record
 class At:
     """Where a number stands, as texts: its row (empty in the unit row set), and its position along each entry axis."""
 
@@ -132,7 +133,7 @@ def exact(value: Any) -> Any:
     return value
 
 
-@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+@by_identity
 class Node(metaclass=Interned):
     """The base of every operator: fields say all of it, ``type`` is derived from them."""
 
@@ -285,7 +286,7 @@ N = TypeVar("N", bound=Node)
 @dataclass_transform(frozen_default=True, eq_default=False)
 def operator(cls: type[N]) -> type[N]:
     """Declare an operator: makes it a frozen dataclass and enters it in OPERATORS."""
-    made = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
+    made = by_identity(cls)
     OPERATORS[made.operator_name()] = made
     return made
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from ..record import record
 from ..types import RowSet
 from .node import Node, over_rows, rebuilt, rewrite, walk
 
 
-@dataclass(frozen=True)
+@record
 class Plan:
     """Nodes under the names by which the statement asks for them.
 

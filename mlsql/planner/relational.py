@@ -22,13 +22,6 @@ from .query import Frame, Origin, QueryBinder, Relation, Value
 from .skeleton import TABLE, Skeleton, Text, quoted, rows_symbol
 
 
-def is_relational(statement: CreateModel) -> bool:
-    """Whether a model says itself what it reads: it has relations with names, or FROM."""
-    tree = statement.select.tree
-    has_from = any(tree.args.get(part) for part in ("from_", "with_", "joins"))
-    return bool(statement.relations) or not isinstance(tree, exp.Select) or has_from
-
-
 class RelationalBinder(ModelBinder):
     """Binds a model over relations. It is the ``Host`` that queries are bound for."""
 

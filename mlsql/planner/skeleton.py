@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ..errors import Place
+from ..record import by_identity, record
 from ..types import RowSet, Symbol
 from .ops import Column, Positions
 
@@ -41,7 +42,7 @@ def at(text: str, alias: str) -> str:
     return text.replace(TABLE, alias)
 
 
-@dataclass(frozen=True, eq=False)
+@by_identity
 class Step:
     """One derived row set: how it is found, from where in the statement, and the leaves of plans that it fills.
 
@@ -66,7 +67,7 @@ class Step:
         return f"{TABLE}.{quoted(name)}"
 
 
-@dataclass(frozen=True, eq=False)
+@by_identity
 class Joined:
     """One side of a join: its row set, its alias in the SQL, and the positions of its rows.
 
@@ -81,7 +82,7 @@ class Joined:
     optional: bool = False
 
 
-@dataclass(frozen=True, eq=False)
+@by_identity
 class Join(Step):
     """Rows that come from one row of each side: a join, or a filter where there is a single side.
 
@@ -108,7 +109,7 @@ class Join(Step):
         return f"FROM {plain(self.sql)}"
 
 
-@dataclass(frozen=True, eq=False)
+@by_identity
 class Group(Step):
     """The groups of a row set, sorted by their keys. Its exports are the keys: column texts over ``over``."""
 
@@ -135,7 +136,7 @@ class Group(Step):
         return f"SELECT r.{ROW} AS member, g.{ROW} AS p FROM {tables}"
 
 
-@dataclass(frozen=True, eq=False)
+@by_identity
 class Union(Step):
     """The rows of one row set after those of another. An export is a column text over each, between TABLEs."""
 
@@ -169,7 +170,7 @@ def plain(sql: str) -> str:
     return re.sub(r'"([a-z_][a-z0-9_]*)"', r"\1", sql)
 
 
-@dataclass(frozen=True)
+@record
 class Skeleton:
     """The steps in the order in which they can run, and what they read of the model's own relations.
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 
+from ..record import record
 from ..types import UNIT, Dim
 from . import scalar
 from .node import Node, walk
@@ -27,7 +27,7 @@ class NoForm(Exception):
     """The plan has no SQL form worth having."""
 
 
-@dataclass(frozen=True)
+@record
 class Sql:
     """The text of a DOUBLE and how many operations it takes."""
 
@@ -38,7 +38,7 @@ class Sql:
 Term = float | Sql
 
 
-@dataclass(frozen=True)
+@record
 class Terms:
     """A tensor, number by number in row-major order."""
 
@@ -53,7 +53,7 @@ class Terms:
         return self.values[place]
 
 
-@dataclass(frozen=True)
+@record
 class Vector:
     """A vector that is read as it is: the text of a list of DOUBLE."""
 

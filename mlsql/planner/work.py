@@ -6,13 +6,13 @@ machines, and a machine nothing of operators.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from ..record import record
 
 Counts = tuple[tuple[str, int], ...]
 Product = tuple[int, int, int, int]
 
 
-@dataclass(frozen=True)
+@record
 class Access:
     """Rows of a table that are read or written in no order: so many rows, of so many bytes, out of so large a table.
 
@@ -32,7 +32,7 @@ class Access:
 NUMBERS = ("number", "number_function")  # arithmetic without any array
 
 
-@dataclass(frozen=True)
+@record
 class Work:
     """What an evaluation does.
 

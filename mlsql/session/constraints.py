@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..errors import OperationalError
 from ..executor.dataset import Dataset
 from ..executor.footprint import peak, resident
-from ..executor.solve import Problem
 from ..executor.train import LoopPlan, Outcome
 from ..figures import duration, size
 from ..optimizer.solver import DOUBLE_BYTES
@@ -13,6 +14,9 @@ from ..types import concrete
 from .core import Session
 from .training_data import TrainingRows, used_leaves
 from .training_plan import Settings
+
+if TYPE_CHECKING:
+    from ..executor.solve import Problem
 
 MATRICES = 3  # of second derivatives: the sum, its scaled copy, its factor
 

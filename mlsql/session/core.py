@@ -6,24 +6,28 @@ import contextlib
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
-
-import pyarrow as pa
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import InternalError, ProgrammingError
 from ..executor.catalog import Catalog
-from ..executor.clock import Clock
-from ..executor.results import Rows
 from ..executor.storage import Storage
-from ..optimizer.machine import Machine
 from ..parser import split
 from ..parser.statements import Statement
 from ..progress import Progress
 from .models import Models
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ..executor.clock import Clock
+    from ..executor.results import Rows
+    from ..optimizer.machine import Machine
+
 S = TypeVar("S")
-Run = Callable[["Session", Any], Rows]
+Run = Callable[["Session", Any], "Rows"]
 RUNS: dict[type, Run] = {}
+FILES = ("predict", "create", "train", "machine", "look", "evaluate", "explain")  # what needs least comes first
 NUMBERS = itertools.count(1)
 
 
@@ -35,6 +39,18 @@ def runs(statement: type[S]) -> Callable[[Callable[[Session, S], Rows]], Callabl
         return run
 
     return enter
+
+
+def runner(statement: type) -> Run:
+    """What runs a kind of statement. Files are imported in their order until one has entered it in the table: a TRAIN
+    does not wait for what EXPLAIN needs."""
+    for file in FILES:
+        if statement in RUNS:
+            break
+        import_module(f".{file}", __package__)
+    if statement not in RUNS:
+        raise InternalError(f"nothing runs {statement.__name__}")
+    return RUNS[statement]
 
 
 class Session:
@@ -99,12 +115,7 @@ class Session:
         """Run one statement."""
         self.release()
         self.notices.clear()
-        from . import create, evaluate, explain, look, machine, predict, train  # noqa: F401  (fills the table)
-
-        run = RUNS.get(type(statement))
-        if run is None:
-            raise InternalError(f"nothing runs {type(statement).__name__}")
-        return run(self, statement)
+        return runner(type(statement))(self, statement)
 
     def execute(self, text: str, parameters: Any = None) -> Rows:
         """Run all statements of a text; the rows of the last one."""
@@ -119,15 +130,19 @@ class Session:
     def machine(self) -> Machine:
         """The machine that plans are costed for: measured, quickly at first use, or the assumed one if that is set."""
         if self._machine is None:
-            from .machine import DEFAULT, find_machine, first_choice
+            from .machine import find_machine
 
-            choice = self.machine_choice or first_choice()
-            self._machine = Machine() if choice == DEFAULT else find_machine(self.catalog)
+            self._machine = find_machine(self.catalog, self.machine_choice)
         return self._machine
 
-    def planning(self) -> dict[str, Any]:
-        """What the planner is told of this session: the machine, and whether rules may make plans better."""
-        return {"machine": self.machine(), "optimizer": self.optimizer}
+    def known_machine(self) -> Machine:
+        """The same, but the assumed machine as long as this one was not measured."""
+        if self._machine is None:
+            from .machine import assumed, known_machine
+
+            self._machine = known_machine(self.catalog, self.machine_choice)
+            return self._machine or assumed()
+        return self._machine
 
     def forget_machine(self) -> None:
         """Find the machine anew when it is next asked for."""

@@ -10,7 +10,6 @@ from ..parser.statements import CreateModel, DropModel, RenameModel, RollbackMod
 from ..planner.binder import bind_model
 from ..planner.model import Model
 from .core import Session, runs
-from .relations import check_skeleton
 from .rows import message_rows
 
 
@@ -34,6 +33,8 @@ def create(session: Session, statement: CreateModel) -> Rows:
     check_sql(session, model)
     if model.skeleton is not None:
         try:
+            from .relations import check_skeleton
+
             check_skeleton(session, model)
         except Error as problem:
             problem.at(definition.select.place)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..errors import DataError, ProgrammingError, listed, suggest
 from ..executor.catalog import StoredVersion
@@ -17,6 +16,7 @@ from ..planner.binder import taken_from
 from ..planner.model import Model
 from ..planner.node import Node, walk
 from ..planner.ops import Column, Pick, Sigmoid, Softmax, Softplus
+from ..record import record
 from .core import Session, runs
 from .metrics import METRICS, PER_CLASS, RANKED, Metric
 from .per_group import check_columns, groups_of_version
@@ -31,10 +31,10 @@ from .query.functions import (
     read_inputs,
 )
 from .relational_predict import evaluated_relations
-from .rows import one_row
+from .rows import table_rows
 
 
-@dataclass(frozen=True)
+@record
 class Task:
     """What a model predicts: a number, one of some classes, or yes and no.
 
@@ -64,13 +64,9 @@ def evaluate(session: Session, statement: Evaluate) -> Rows:
             place=statement.on.place,
             hint=f"WHERE {task.target.name} IS NOT NULL",
         )
-    head = one_row(
-        session,
-        {"model": str(statement.model), "version": version.version if version else None, "rows": counts["rows"]},
-    ).arrow()
-    for name in names:
-        head = head.append_column(name, table.column(name))
-    return session.storage.table_rows(head)
+    number = pa.array([version.version if version else None], pa.int64() if version else pa.float64())
+    head = {"model": [str(statement.model)], "version": number, "rows": [counts["rows"]]}
+    return table_rows(session, {**head, **{name: table.column(name) for name in names}})
 
 
 def evaluation_sql(session: Session, statement: Evaluate) -> tuple[str, Mapping[str, object]]:
@@ -220,7 +216,9 @@ def scoring_function(
     def score(*arguments: pa.ChunkedArray) -> pa.Array:
         values = run(*arguments)
         if is_yes:
-            values["predicted"] = pc.greater_equal(values["predicted"], 0.5)
+            from pyarrow import compute
+
+            values["predicted"] = compute.greater_equal(values["predicted"], 0.5)
         return pa.StructArray.from_arrays([values[n] for n in columns], list(columns))
 
     name = function_name(session, "evaluate", statement.model, version)

@@ -7,7 +7,7 @@ from typing import Any
 from ..errors import ProgrammingError, suggest
 from ..executor.results import Rows
 from ..explain.rulebook import before_and_after
-from ..optimizer.rule import QUERY_RULES, RULES, TEXTS
+from ..optimizer.rule import RULES, TEXTS
 from ..parser.statements import DescribeModel, ExplainRule, ShowLayers, ShowModels, ShowRules, ShowTraining
 from ..planner.binder import bind_model
 from ..planner.functions import FUNCTIONS
@@ -19,7 +19,7 @@ from .models import sizes_of
 from .per_group import groups_of_version, label_classes
 from .predict import select
 from .rows import table_rows
-from .rules import rules_table
+from .rules import every_rule, rules_table
 
 
 @runs(ShowModels)
@@ -38,7 +38,7 @@ def show_training(session: Session, statement: ShowTraining) -> Rows:
 @runs(ExplainRule)
 def explain_rule(session: Session, statement: ExplainRule) -> Rows:
     """What a rule of the optimizer does, when, why, and an example on which it fires."""
-    rules = RULES | QUERY_RULES
+    rules = every_rule()
     rule = rules.get(str(statement.rule).lower())
     if rule is None:
         hint = suggest(str(statement.rule), rules) or "SHOW RULES lists them"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -12,15 +12,18 @@ from ..executor.catalog import Catalog, now
 from ..executor.device import identity
 from ..executor.measured import Measured
 from ..executor.results import Rows
+from ..optimizer.cost import total
 from ..optimizer.machine import Machine
 from ..parser.statements import Calibrate
 from .core import Session, runs
+from .training_plan import Planned, plan_training
 
 if TYPE_CHECKING:
     from ..executor.device import Identity
 
 DEFAULT, MEASURED = "default", "measured"
 CHOICES = (DEFAULT, MEASURED)
+MEASURING = 0.5  # seconds in which a machine is quickly measured, even while others use it, too
 VARIABLE = "MLSQL_MACHINE"  # of the environment: what sessions begin with
 
 _of_this_process: dict[Identity, Measured] = {}
@@ -31,22 +34,60 @@ def first_choice() -> str:
     return DEFAULT if os.environ.get(VARIABLE, "").lower() == DEFAULT else MEASURED
 
 
-def find_machine(catalog: Catalog) -> Machine:
-    """The machine as this database knows it; else as this process or the user's cache does; else measured quickly.
+def assumed() -> Machine:
+    """The machine that is the same everywhere."""
+    return Machine()
 
-    What was measured quickly is kept with the database if that is a file which may be written, outside of any
-    transaction of the caller's.
+
+def known_machine(catalog: Catalog, choice: str | None) -> Machine | None:
+    """The machine that a session has chosen (None: as the environment says), if it need not be measured first.
+
+    It is as this database knows it, else as this process or the user's cache does. What the database did not know is
+    kept with it if it is a file which may be written, outside of any transaction of the caller's.
     """
+    if (choice or first_choice()) == DEFAULT:
+        return assumed()
     here = identity()
     known = catalog.machine(here)
+    if known is not None:
+        return of(here, known)
+    known = _of_this_process.get(here) or measured.load(here)
     if known is None:
-        known = _of_this_process.get(here) or measured.load(here) or measure(here, thorough=False)
-        _of_this_process[here] = known
-        machine = of(here, known)
-        if may_keep(catalog):
-            catalog.save_machine(here, known[1], rate_rows(machine))
-        return machine
-    return of(here, known)
+        return None
+    _of_this_process[here] = known
+    machine = of(here, known)
+    if may_keep(catalog):
+        catalog.save_machine(here, known[1], rate_rows(machine))
+    return machine
+
+
+def find_machine(catalog: Catalog, choice: str | None) -> Machine:
+    """The machine that a session has chosen, measured quickly if nobody knows it."""
+    found = known_machine(catalog, choice)
+    if found is None:
+        here = identity()
+        _of_this_process[here] = measure(here, thorough=False)
+        found = known_machine(catalog, choice)
+    assert found is not None
+    return found
+
+
+def plan_for(session: Session, *arguments: Any, **options: Any) -> Planned:
+    """The plan of a training run, as :func:`plan_training` makes it, for the machine of a session.
+
+    A machine that nobody has measured is measured only if the run is estimated to take longer than that.
+    """
+    options["optimizer"] = session.optimizer
+    planned = plan_training(*arguments, machine=session.known_machine(), **options)
+    if run_seconds(planned) > MEASURING and session.machine() != planned.machine:
+        return plan_training(*arguments, machine=session.machine(), **options)
+    return planned
+
+
+def run_seconds(planned: Planned) -> float:
+    """The estimated time of a whole run."""
+    loop = planned.loop
+    return total([loop.loss, loop.rate, *loop.updates.values()], planned.machine, planned.runs)
 
 
 def may_keep(catalog: Catalog) -> bool:

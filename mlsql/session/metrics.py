@@ -8,10 +8,10 @@ TRUE for a yes/no target, else the plain average over the classes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from ..record import record
 
 
-@dataclass(frozen=True)
+@record
 class Metric:
     """One number, or one nested value, about a model on a table."""
 

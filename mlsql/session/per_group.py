@@ -8,7 +8,7 @@ SQL type of a struct of the columns.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pyarrow as pa
 
@@ -39,6 +39,7 @@ from ..planner.model import DataColumn, Find, Model
 from ..planner.node import Node
 from ..planner.ops import Column, Count, Index, Parameter, Positions
 from ..planner.plan import Plan
+from ..record import record
 from ..types import BIGINT, RowSet, category
 from .batch import batch_leaves
 from .core import Session
@@ -48,7 +49,7 @@ MOST_SLOTS, MOST_PADDING = 10_000_000, 10  # beyond so many slots, no more than 
 ENTRY = "PER ("  # how the name of a version's keys begins
 
 
-@dataclass(frozen=True)
+@record
 class Groups:
     """The columns that make the groups, with their SQL types, and the key of every group in order."""
 
@@ -195,7 +196,7 @@ def first_by_group(
 # -- rows and plans ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@record
 class ByGroup:
     """The groups of a training run, and the rows that each is trained on."""
 

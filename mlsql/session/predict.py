@@ -9,7 +9,6 @@ from ..executor.results import Rows
 from ..parser import parse
 from ..parser.statements import Query, SelectSql, SetOption
 from .core import Session, runs
-from .query.plan import rewritten
 from .rows import message_rows
 from .rules import keep_rules
 
@@ -19,13 +18,20 @@ def select(session: Session, statement: SelectSql) -> Rows:
     """DuckDB runs the statement, verbatim but for its PREDICT calls."""
     refuse_stored(statement)
     keep_rules(session, statement.text)
-    text = rewritten(session, statement)
+    text = lowered(session, statement) if statement.predicts else statement.text
     try:
         return session.storage.run(text, statement.values)
     except Error as problem:
         if statement.predicts:  # DuckDB draws the text it was given, which the caller never saw
             problem.message = problem.message.partition("\n\nLINE ")[0].rstrip()
         raise
+
+
+def lowered(session: Session, statement: SelectSql) -> str:
+    """The text that DuckDB runs for a statement with PREDICT calls. What writes it is loaded when there is a call."""
+    from .query.plan import rewritten
+
+    return rewritten(session, statement)
 
 
 STORED = re.compile(r"\s*(CREATE\b[^(]*?\b(VIEW|MACRO|FUNCTION)\b|PREPARE\b)", re.IGNORECASE)
@@ -51,7 +57,7 @@ def without_predict(session: Session, query: Query) -> Query:
     assert isinstance(statement, SelectSql)
     if not statement.predicts:
         return query
-    text = rewritten(session, statement)
+    text = lowered(session, statement)
     return Query(text.partition("FROM")[2], query.place, statement.values)
 
 

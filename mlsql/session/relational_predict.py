@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..errors import Place, ProgrammingError
 from ..executor.catalog import StoredVersion
@@ -61,6 +60,8 @@ def evaluated_relations(
             )
         return {"actual": fitted.labels[target], **outputs(fitted)}
 
+    from pyarrow import compute
+
     given = (statement.on, *statement.others)
     found = computed(session, statement.model, model, version, given, statement.place, wanted)
     names = ("actual", "predicted", "probability")
@@ -68,9 +69,9 @@ def evaluated_relations(
     columns.setdefault("probability", pa.nulls(found.rows))
     predicted = found.nodes["predicted"].type.element
     if model.targets[target].element.kind == "boolean" and predicted.kind == "float":
-        columns["predicted"] = pc.greater_equal(columns["predicted"], 0.5)
+        columns["predicted"] = compute.greater_equal(columns["predicted"], 0.5)
     table = pa.table(columns)
-    return table.filter(pc.and_(table["actual"].is_valid(), table["predicted"].is_valid()))
+    return table.filter(compute.and_(table["actual"].is_valid(), table["predicted"].is_valid()))
 
 
 @dataclass

@@ -21,6 +21,7 @@ from ..planner.model import DataColumn, Find, Model
 from ..planner.node import Node, walk
 from ..planner.ops import Column, Positions, Take
 from ..planner.skeleton import Skeleton, rows_symbol, table_name
+from ..record import record
 from ..types import RowSet, Symbol
 from .core import Session
 from .models import sizes_told
@@ -83,7 +84,7 @@ def unknown_relation(model: Model, query: Query, names: list[str]) -> Programmin
     return ProgrammingError(message, place=query.place, hint=suggest(query.name, names) or hint)
 
 
-@dataclass(frozen=True)
+@record
 class Wanted:
     """What is to be computed of a model: ``bind`` binds it with what data told, ``pick`` picks plans of it."""
 

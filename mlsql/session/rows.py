@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from ..executor.results import Column
+
 if TYPE_CHECKING:
     from ..executor.results import Rows
     from .core import Session
+
+SQL_TYPES = {str: "VARCHAR", bool: "BOOLEAN", int: "BIGINT", float: "DOUBLE", type(None): "DOUBLE"}
 
 
 def table_rows(session: Session, columns: Mapping[str, Sequence[Any] | pa.Array]) -> Rows:
@@ -19,8 +23,8 @@ def table_rows(session: Session, columns: Mapping[str, Sequence[Any] | pa.Array]
 
 def one_row(session: Session, values: Mapping[str, Any]) -> Rows:
     """A single row; what is unknown is a DOUBLE."""
-    columns = {name: pa.array([v], pa.float64() if v is None else None) for name, v in values.items()}
-    return table_rows(session, columns)
+    columns = [Column(name, SQL_TYPES[type(v)]) for name, v in values.items()]
+    return session.storage.value_rows([tuple(values.values())], columns)
 
 
 def message_rows(session: Session, message: str) -> Rows:

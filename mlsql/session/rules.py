@@ -9,16 +9,24 @@ import re
 
 import pyarrow as pa
 
-from ..optimizer.rule import QUERY_RULES, RULES, TEXTS
+from ..optimizer.rule import QUERY_RULES, RULES, TEXTS, Rule
 from .core import Session
 
 FIELDS = [name for name in TEXTS if name != "example"]
 MENTIONED = re.compile(r'\bmlsql"?\s*\.\s*"?rules\b', re.IGNORECASE)
 
 
+def every_rule() -> dict[str, Rule]:
+    """The rules about plans and those about queries, by name; they enter themselves where they are loaded."""
+    from ..optimizer import stages  # noqa: F401
+    from .query import plan  # noqa: F401
+
+    return RULES | QUERY_RULES
+
+
 def rules_table() -> pa.Table:
     """A row a rule."""
-    return pa.table({f: [getattr(r, f) for r in (RULES | QUERY_RULES).values()] for f in FIELDS})
+    return pa.table({f: [getattr(r, f) for r in every_rule().values()] for f in FIELDS})
 
 
 def keep_rules(session: Session, text: str) -> None:

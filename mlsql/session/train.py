@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..autodiff.options import known_options
 from ..errors import Place, ProgrammingError
@@ -17,20 +16,21 @@ from ..executor.device import Array
 from ..executor.initialize import draw, settled
 from ..executor.per_group import GroupTrainer
 from ..executor.results import Rows
-from ..executor.solve import Problem, SolverTrainer
 from ..executor.train import Diverged, LoopPlan, Outcome, Trainer, validation
 from ..executor.vocabulary import Keys
 from ..optimizer.stages import optimize, simplify
 from ..parser.statements import CreateModel, Train
+from ..planner.binder import is_relational
 from ..planner.model import Model
 from ..planner.node import Node
 from ..planner.plan import Plan
-from ..planner.relational import is_relational
+from ..record import record
 from ..types import RowSet
 from .choosing import decided
 from .compiling import compilation
 from .constraints import Watch, check_columns, check_run
 from .core import Session, runs
+from .machine import plan_for
 from .models import sizes_told
 from .per_group import (
     ByGroup,
@@ -41,14 +41,16 @@ from .per_group import (
     known_before,
     validator_of_groups,
 )
-from .relational_training import read_training, refuse_class_weight, relational_validator, split
 from .rows import one_row
 from .solving import check_clauses, drive_of, problem_of
 from .training_data import always_known, check_labels, load_rows, split_rows, training_rows, with_class_weight
-from .training_plan import Planned, Settings, bound, parameter_views, plan_training, read_settings
+from .training_plan import Planned, Settings, bound, parameter_views, read_settings
+
+if TYPE_CHECKING:
+    from ..executor.solve import Problem
 
 
-@dataclass(frozen=True)
+@record
 class Prepared:
     """A training run that is ready to start."""
 
@@ -137,9 +139,9 @@ def prepare(session: Session, statement: Train, without: Collection[str] = ()) -
         dataset, train_rows = Dataset({n: a[train_rows] for n, a in dataset.columns.items()}, len(train_rows)), None
     by_group = group_rows(statement, dataset, train_rows, groups)
     plan = functools.partial(
-        plan_training, model, settings, dataset.rows, dataset.rows if train_rows is None else len(train_rows),
+        plan_for, session, model, settings, dataset.rows, dataset.rows if train_rows is None else len(train_rows),
         subset=train_rows is not None, known=always_known(model, dataset, train_rows),
-        group_sizes=by_group.sizes if by_group else None, **session.planning(),
+        group_sizes=by_group.sizes if by_group else None,
     )  # fmt: skip
     planned = plan(without=without)
     problem = problem_of(planned, settings)
@@ -163,6 +165,8 @@ def prepare_relations(
     without: Collection[str],
 ) -> Prepared:
     """The same for a model over several relations."""
+    from .relational_training import read_training, refuse_class_weight, relational_validator, split
+
     refuse_class_weight(settings.options, statement)
     model, rows = read_training(session, statement, definition, warm)
     assert model.rows.rows is not None
@@ -171,9 +175,7 @@ def prepare_relations(
     kept, held = split(statement, model, rows, settings)
     count = dataset.rows if kept is None else len(kept)
     settings = decided(statement, settings, model, dataset.rows, count, session.machine)
-    plan = functools.partial(
-        plan_training, model, settings, dataset.rows, count, subset=kept is not None, **session.planning()
-    )
+    plan = functools.partial(plan_for, session, model, settings, dataset.rows, count, subset=kept is not None)
     planned = plan(without=without)
     problem = problem_of(planned, settings)
     estimate = check_run(settings, planned.loop, dataset, problem)
@@ -227,6 +229,8 @@ def trainer_of(session: Session, prepared: Prepared, **options: Any) -> Trainer:
     kind: type[Trainer] = Trainer
     its_rows: dict[str, Any]
     if prepared.problem is not None:
+        from ..executor.solve import SolverTrainer
+
         kind, its_rows = SolverTrainer, drive_of(session, settings, prepared.problem) | {"rows": prepared.train_rows}
     elif by_group is not None:
         kind, its_rows = GroupTrainer, {"groups": by_group.rows, "width": settings.width(by_group.sizes)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ..errors import DataError, Place, ProgrammingError, listed
@@ -29,6 +28,7 @@ from ..parser.statements import CreateModel, Query, Train
 from ..planner.binder import bind_model
 from ..planner.model import DataColumn, Find, Model
 from ..planner.ops import Column
+from ..record import record
 from ..types import FLOAT
 from .core import Session
 from .models import sizes_told
@@ -54,7 +54,7 @@ def used_columns(model: Model) -> dict[str, Column]:
     return {name: c for name, c in model.declared.items() if name in read}
 
 
-@dataclass(frozen=True)
+@record
 class TrainingRows:
     """Where training reads from, and what it learned of it before the first step."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from ..autodiff.exact import InDouble
@@ -27,6 +27,7 @@ from ..planner.node import Node, walk
 from ..planner.ops import Column, Counter, Index, Positions, State, one
 from ..planner.plan import Plan
 from ..planner.restrict import Restriction
+from ..record import record
 from ..types import BOOLEAN, UNIT, RowSet, TypeProblem
 from .batch import batch_leaves
 from .per_group import group_layout
@@ -35,7 +36,7 @@ MAX_EPOCHS = 10_000  # of a run that only UNTIL would end
 LOG_COUNTERS = ("epoch", "step", "loss", "validation_loss", "seconds")
 
 
-@dataclass(frozen=True)
+@record
 class Settings:
     """What WITH and the statement's other clauses ask for, defaults included."""
 
@@ -115,7 +116,7 @@ def until_condition(until: Expression, validates: bool) -> Callable[[Mapping[str
     return condition(node, list(counters.values()))
 
 
-@dataclass(frozen=True)
+@record
 class Planned:
     """The plan of a training run and how it came about: what EXPLAIN shows.
 
@@ -213,7 +214,7 @@ def room(settings: Settings, plan: Plan) -> int | None:
     return max(0, settings.memory - lasting - 2 * passing)
 
 
-@dataclass(frozen=True)
+@record
 class StepRows:
     """The rows that a step reads, and the plan of the loss over them.
 

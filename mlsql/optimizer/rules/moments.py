@@ -8,7 +8,6 @@ million rows into descent over a matrix is for the search to find out, and that 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from ...planner.node import Node
 from ...planner.ops import (
@@ -28,6 +27,7 @@ from ...planner.ops import (
     one,
 )
 from ...planner.ops.contract import ROW
+from ...record import record
 from ...types import DOUBLE, UNIT
 from ..frequency import is_learned
 from ..rule import rule
@@ -136,7 +136,7 @@ def sum_is_moment(node: Node) -> Node | None:
 # -- the laws of moments -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@record
 class Side:
     """One operand of a moment seen from the other: their letters, and the moment with this operand replaced."""
 

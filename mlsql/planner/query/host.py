@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from ...errors import Place
+from ...record import record
 from ...types import RowSet
 from ..expressions import ExpressionBinder
 from ..functions import Fold
@@ -51,7 +51,7 @@ class Host(Protocol):
         """Whether data has told that something always holds."""
 
 
-@dataclass(frozen=True)
+@record
 class Scope:
     """The names that stand for something in one select: tensors, keys, and what cannot be read as a tensor and why."""
 

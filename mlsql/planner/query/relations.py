@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from sqlglot import exp
 
+from ...record import record
 from ...types import UNIT, RowSet
 from ..node import Node
 from ..nulls import filled
@@ -14,7 +15,7 @@ from ..ops import Take
 from ..skeleton import Join, Joined, Text, at
 
 
-@dataclass(frozen=True)
+@record
 class Origin:
     """Where a column comes from, unchanged: a declared column of a relation, and the path to its rows (None: none)."""
 
@@ -23,7 +24,7 @@ class Origin:
     path: Node | None = None
 
 
-@dataclass(frozen=True)
+@record
 class Value:
     """A column of a relation.
 
@@ -38,7 +39,7 @@ class Value:
     origin: Origin | None = None
 
 
-@dataclass(frozen=True)
+@record
 class Relation:
     """A row set and its columns.
 
@@ -58,7 +59,7 @@ class Relation:
         return self.table or self.rows
 
 
-@dataclass(frozen=True)
+@record
 class Source:
     """One relation of a FROM clause, under its alias, and its side in the join (None: there is nothing to join)."""
 
@@ -67,7 +68,7 @@ class Source:
     side: Joined | None = None
 
 
-@dataclass(frozen=True)
+@record
 class Frame:
     """What stands after FROM: sources joined to one row set. ``shared`` are the columns that USING made one.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from ...executor.codegen import Program, generate
 from ...executor.predict import CHUNK_ROWS
@@ -20,6 +19,7 @@ from ...planner.binder import bind_model
 from ...planner.model import Model
 from ...planner.node import Node
 from ...planner.plan import Plan
+from ...record import record
 from ...types import UNIT, RowSet
 from ..core import Session
 from ..create import with_declared_inputs
@@ -29,7 +29,7 @@ from .data import data_lines, keys_lines
 from .history import History
 
 
-@dataclass(frozen=True)
+@record
 class Applied:
     """A model that a statement applies: its logical plan, under a title. A model that is only created has no rows."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from ...errors import listed
 from ...executor.clock import Measured
@@ -16,12 +16,13 @@ from ...optimizer.cost import Machine
 from ...optimizer.frequency import SINGLE, Runs
 from ...optimizer.rule import Step
 from ...planner.node import Node
+from ...record import record
 from .options import Options
 
 MOST_CHECKED = 400  # nodes of a plan that is made and run anew without each of its rules
 
 
-@dataclass(frozen=True)
+@record
 class History:
     """How a plan came about. ``outputs`` are what it gives; ``without`` gives the same, planned without a rule,
     or None if that plan's outputs are others."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ...errors import Place, ProgrammingError, listed, suggest
-from ...optimizer.rule import ALWAYS_ON, QUERY_RULES, RULES
+from ...optimizer.rule import ALWAYS_ON
 from ...parser.explain import DUCKDB_OPTIONS, OPTIONS, SIDES
 from ...parser.statements import Explain, Option
+from ...record import record
+from ..rules import every_rule
 
 FORMATS: Mapping[str, tuple[str, ...]] = {  # a format, and the sides that it can show
     "text": SIDES,
@@ -21,7 +22,7 @@ FORMATS: Mapping[str, tuple[str, ...]] = {  # a format, and the sides that it ca
 KNOWN = (*OPTIONS, *DUCKDB_OPTIONS)
 
 
-@dataclass(frozen=True)
+@record
 class Options:
     """What EXPLAIN is asked for."""
 
@@ -105,7 +106,7 @@ def read_rules(option: Option | None) -> tuple[str, ...]:
 def known_rule(word: str, place: Place) -> str:
     """The rule of a name. Raises ProgrammingError if there is none, or if no plan can do without it."""
     name = word.lower()
-    rules = RULES | QUERY_RULES
+    rules = every_rule()
     if name not in rules:
         hint = suggest(name, rules) or "SHOW RULES lists them"
         raise ProgrammingError(f"there is no rule {word}", place=place, hint=hint)

@@ -24,6 +24,7 @@ from ...optimizer.cost import Machine
 from ...optimizer.rule import RULES
 from ...parser.statements import Explain, SelectSql, Train
 from ..core import Session, runs
+from ..machine import run_seconds
 from ..query.plan import query_plan
 from ..rows import lines_rows, table_rows
 from .analyze import analyze_forward, analyze_train
@@ -39,7 +40,7 @@ from .forward import (
 )
 from .history import noted, with_history, worth
 from .options import Options, read_options
-from .train import logical_train, memory_rows, planning, run_seconds, train_history, train_view
+from .train import logical_train, memory_rows, planning, train_history, train_view
 
 
 @runs(Explain)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ...executor.clock import Measured
@@ -14,16 +13,17 @@ from ...explain.machine import facts
 from ...explain.steps import alternative_views
 from ...explain.view import BACKWARD, FORWARD, ONCE, UPDATE, PlanView
 from ...figures import number
-from ...optimizer.cost import total
 from ...optimizer.frequency import Frequency, frequencies
 from ...parser.statements import CreateModel, Train
+from ...planner.binder import is_relational
 from ...planner.model import Find, Model
 from ...planner.node import Node, depends_on, walk
 from ...planner.ops import Column, KeySum, State
-from ...planner.relational import is_relational
+from ...record import record
 from ...types import UNIT
 from ..choosing import decided
 from ..core import Session
+from ..machine import plan_for, run_seconds
 from ..models import sizes_told
 from ..per_group import group_sizes
 from ..relational_training import read_training, split
@@ -37,12 +37,12 @@ from ..training_data import (
     training_rows,
     used_leaves,
 )
-from ..training_plan import Planned, Settings, bound, plan_training, read_settings
+from ..training_plan import Planned, Settings, bound, read_settings
 from .data import data_lines, keys_lines
 from .history import History
 
 
-@dataclass(frozen=True)
+@record
 class Planning:
     """A statement whose rows have been looked at, so that it can be planned again and again.
 
@@ -83,9 +83,9 @@ def planning(session: Session, statement: Train) -> Planning:
     settings = decided(statement, settings, model, rows_there, count, session.machine)
 
     def plan(without: Collection[str]) -> Planned:
-        return plan_training(
-            model, settings, rows_there, count, subset=count != rows_there, known=known, group_sizes=sizes_of_groups,
-            without=without, **session.planning(),
+        return plan_for(
+            session, model, settings, rows_there, count, subset=count != rows_there, known=known,
+            group_sizes=sizes_of_groups, without=without,
         )  # fmt: skip
 
     return Planning(model, settings, plan)
@@ -101,9 +101,7 @@ def planning_relations(session: Session, statement: Train, definition: CreateMod
     settings = decided(statement, settings, model, rows, count, session.machine)
 
     def plan(without: Collection[str]) -> Planned:
-        return plan_training(
-            model, settings, rows, count, subset=kept is not None, without=without, **session.planning()
-        )
+        return plan_for(session, model, settings, rows, count, subset=kept is not None, without=without)
 
     return Planning(model, settings, plan)
 
@@ -160,12 +158,6 @@ def train_history(model: Model, planned: Planned, plan: Callable[[Collection[str
 
     names = {**planned.loop.names, **model.names}
     return History(planned.phases, names, planned.machine, outputs(planned.loop), without, planned.runs)
-
-
-def run_seconds(planned: Planned) -> float:
-    """The estimated time of a whole run."""
-    loop = planned.loop
-    return total([loop.loss, loop.rate, *loop.updates.values()], planned.machine, planned.runs)
 
 
 def parts_of_step(loop: LoopPlan) -> dict[Node, str]:

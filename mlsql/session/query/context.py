@@ -20,6 +20,7 @@ from ...parser.statements import PredictCall, SelectSql
 from ...planner.model import Model
 from ...planner.node import walk
 from ...planner.ops import Column
+from ...record import record
 from ...types import UNIT
 from ..core import Session
 from ..per_group import groups_of_version
@@ -33,7 +34,7 @@ PASS = 2e-9  # seconds that DuckDB takes to hand on one value
 HARMLESS = frozenset(("coalesce", "if", "ifnull", "nullif", "row", "struct_pack", "extract", "cast", "try_cast", "try"))
 
 
-@dataclass(frozen=True)
+@record
 class Edit:
     """A text in the place of a span."""
 
@@ -41,7 +42,7 @@ class Edit:
     text: str
 
 
-@dataclass(frozen=True)
+@record
 class Rewriting:
     """A query in the place of another. ``before`` and ``after`` are what a person should look at."""
 

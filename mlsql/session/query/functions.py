@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -25,6 +25,7 @@ from ...planner.monotone import inside
 from ...planner.node import Node
 from ...planner.ops import Column, Parameter
 from ...planner.plan import Plan
+from ...record import record
 from ...types import BOOLEAN, UNIT, Element, Type
 from ..core import Session
 from ..models import parameter_arrays
@@ -33,7 +34,7 @@ from ..per_group import Groups, groups_of_version, predictor_of_groups
 ALL_OUTPUTS = "*"
 
 
-@dataclass(frozen=True)
+@record
 class Variant:
     """What computes an output in another way than PREDICT by itself does. Texts name it as they name an output.
 
@@ -59,7 +60,7 @@ class Variant:
         return "mlsql " + " ".join(words)
 
 
-@dataclass(frozen=True)
+@record
 class Scoring:
     """What a function computes: a plan, the leaves that DuckDB brings for it, the values of its parameters."""
 
