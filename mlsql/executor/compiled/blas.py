@@ -79,7 +79,7 @@ _sgemm = external("mlsql_sgemm", types.float32)
 _dgemm = external("mlsql_dgemm", types.float64)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _data(typing: Any, array: Any) -> Any:
     """The address of an array's first number."""
 
@@ -89,7 +89,7 @@ def _data(typing: Any, array: Any) -> Any:
     return types.CPointer(array.dtype)(array), generate
 
 
-@njit(nogil=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True)
 def _leading(x: Any) -> Any:
     """Whether BLAS has to read a matrix as transposed, and how far its rows are apart in memory."""
     if x.strides[1] == x.itemsize:
@@ -101,7 +101,7 @@ def _gemm(*arguments: Any) -> None:
     """CBLAS's product of the element type of ``out``."""
 
 
-@overload(_gemm, inline="always")  # type: ignore[untyped-decorator]
+@overload(_gemm, inline="always")
 def _typed_gemm(
     turn_x: Any, turn_y: Any, m: Any, n: Any, k: Any, x: Any, a: Any, y: Any, b: Any, out: Any, c: Any
 ) -> Any:
@@ -115,7 +115,7 @@ def _typed_gemm(
     return call
 
 
-@njit(nogil=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True)
 def matmul(x: Any, y: Any, out: Any) -> None:
     """The product of two matrices into ``out``, whose rows lie in one piece each; both may be transposed views."""
     turn_x, lead_x = _leading(x)
@@ -124,13 +124,13 @@ def matmul(x: Any, y: Any, out: Any) -> None:
     _gemm(turn_x, turn_y, out.shape[0], out.shape[1], x.shape[1], x, lead_x, y, lead_y, out, lead)
 
 
-@njit(nogil=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True)
 def nearest(position: Any, count: Any) -> Any:
     """A position, or the nearest one of so many."""
     return min(max(position, 0), count - 1)
 
 
-@njit(nogil=True, fastmath={"reassoc", "contract"})  # type: ignore[untyped-decorator]
+@njit(nogil=True, fastmath={"reassoc", "contract"})
 def plus(total: Any, value: Any) -> Any:
     """A sum's next value; the order of a loop's additions is the compiler's, so that it can use vector registers."""
     return total + value
