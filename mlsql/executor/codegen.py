@@ -52,9 +52,18 @@ class Program:
     def arena_bytes(self) -> int:
         return self.layout.bytes + sum(self.scratch)
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The bytes of the slots of the arena."""
+        return (*self.layout.slots, *self.scratch)
+
+    def slot_of(self) -> Mapping[Node, int]:
+        """In which slot a value lies."""
+        return self.layout.slot
+
     def allocate(self, empty: Callable[..., Any]) -> list[Any]:
         """A fresh arena."""
-        return [empty(max(1, size), "uint8") for size in (*self.layout.slots, *self.scratch)]
+        return [empty(max(1, size), "uint8") for size in self.sizes]
 
 
 def generate(

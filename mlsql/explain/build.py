@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..executor.clock import Measured
@@ -33,6 +33,7 @@ class Described:
     runs: Runs = field(default_factory=lambda: SINGLE)
     when: Mapping[Node, str] = field(default_factory=dict)
     measured: Mapping[Node, Measured] | None = None
+    places: Callable[[Node], str | None] = lambda node: None  # where compiled code computes a node, if it does
 
     def __post_init__(self) -> None:
         self.operators: dict[Node, Operator] = {}
@@ -96,7 +97,7 @@ class Described:
             flops=node.flops(),
             bytes=node.bytes(),
             seconds=seconds(node, self.machine) if sizes_known(node) else None,
-            place=place(node, numbers),
+            place=self.places(node) or place(node, numbers),
             actual=None if self.measured is None else actual(node, self.measured.get(node)),
         )
 

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ..executor.compiled.source import Compiled, compiled
-from ..executor.train import LoopPlan
 from ..figures import duration
 from ..optimizer.cost import price, step_seconds
 from ..optimizer.frequency import Frequency
+from ..record import record
 from .core import Session
 from .training_plan import Planned, Settings
 
+if TYPE_CHECKING:
+    from ..executor.compiled.source import Compiled
+
+LOADING = 0.2  # seconds to load Numba and a module that is compiled already
 WORTH_A_LOOK = 0.2  # seconds of a run from which on it pays to make the module's text and look for it
 
 
-@dataclass(frozen=True)
+@record
 class Compilation:
     """What was decided: the module if the run is compiled, whether it waits for it, and why."""
 
     module: Compiled | None
     wait: bool
     reason: str
+    seconds: float | None = None  # of all steps, if they are compiled
 
 
 def compilation(session: Session, planned: Planned, settings: Settings) -> Compilation:
@@ -39,15 +43,19 @@ def compilation(session: Session, planned: Planned, settings: Settings) -> Compi
     forced, wait = session.compile == "always", session.compile == "always" or bool(settings.options["deterministic"])
     if interpreted < WORTH_A_LOOK and not forced:
         return Compilation(None, False, f"interpreted: all steps take about {duration(interpreted)}")
+    from ..executor.compiled.source import compiled
+
     module = compiled(loop)
     if isinstance(module, str):
         return Compilation(None, False, f"interpreted: {module}")
     fast = sum(price(w, machine) for w in module.fusion.work()) * steps
-    pause = 0.0 if not wait and is_there(module) else module.compile_seconds(machine.compile_line)
-    told = f"steps take about {duration(interpreted)} interpreted, {duration(fast)} compiled"
-    told += f", {duration(pause)} to compile" if pause else ", and the code is there"
+    pause = module.compile_seconds(machine.compile_line)
+    told = f"all steps take about {duration(interpreted)} interpreted, {duration(fast)} compiled"
+    told += f" and {duration(pause)} to compile"
     if forced or interpreted - fast > pause:
-        return Compilation(module, wait, f"compiled: {told}")
+        return Compilation(module, wait, f"compiled: {told}", fast)
+    if not wait and interpreted - fast > LOADING and is_there(module):
+        return Compilation(module, wait, f"compiled: {told}, which was done before", fast)
     return Compilation(None, False, f"interpreted: {told}")
 
 
@@ -56,8 +64,3 @@ def is_there(module: Compiled) -> bool:
     from ..executor.compiled.modules import is_ready
 
     return is_ready(module.source)
-
-
-def program_bytes(loop: LoopPlan, module: Compiled | None) -> int:
-    """The bytes of the arena of a loop, compiled or not."""
-    return loop.generated()[0].arena_bytes if module is None else module.arena_bytes

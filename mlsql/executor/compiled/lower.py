@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
-from ...planner.node import Node, walk
+from ...planner.node import Node, rewrite, walk
 from ...planner.ops import (
     Broadcast,
     Column,
@@ -31,7 +31,6 @@ from ...planner.ops import (
     cast,
 )
 from ...planner.ops.contract import as_matrix_product
-from ...planner.plan import Plan
 from ...types import BOOLEAN, DOUBLE, FLOAT
 
 LEAVES = (Column, Positions, Parameter, State, Index, Counter, Count, Constant)
@@ -39,10 +38,9 @@ IN_LOOPS = (Map, Reduce, Broadcast, Take, Pick, Place, Pad, Concat, Segment, Sca
 SMALL_PRODUCT = 1 << 10  # flops from which on a matrix product is worth a call of BLAS
 
 
-def lowered(outputs: Sequence[Node], names: Mapping[Node, str]) -> tuple[list[Node], dict[Node, str]]:
-    """The outputs from operators that loops can compute and matrix products, and the names of the new nodes."""
-    plan = Plan({str(i): n for i, n in enumerate(outputs)}, names).rewritten(_lower)
-    return list(plan.outputs.values()), dict(plan.names)
+def lowered(outputs: Sequence[Node]) -> dict[Node, Node]:
+    """Every node of a plan, and what it becomes: operators that loops can compute, and matrix products."""
+    return rewrite(outputs, _lower)
 
 
 def _lower(node: Node) -> Node:

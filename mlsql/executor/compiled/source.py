@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...planner.node import At, Node, depends_on, walk
+from ...planner.node import At, Node, depends_on, rebuilt, walk
 from ...planner.ops import Column, Constant, Contraction, Count, Counter, Index, State
 from ...planner.ops.contract import as_matrix_product
+from ...planner.plan import Plan
 from ...types import UNIT, RowSet, Type
 from ..codegen import Names
 from ..hoist import hoist
@@ -48,20 +49,45 @@ class Compiled:
     """A module's source and what it takes to run it.
 
     ``arrays`` are what prepare() takes: leaves, and values that are there before the loop; ``row_counts`` are the numbers
-    of rows. ``once`` are the plans of the columns that hold what is computed before the loop. ``slots`` are the sizes of
-    the arena's arrays in bytes.
+    of rows. ``once`` are the plans of the columns that hold what is computed before the loop. ``sizes`` are those of
+    the arena's slots in bytes. ``became`` says for every node of the loop's plan by which one it was compiled.
     """
 
     source: str
-    slots: tuple[int, ...]
+    sizes: tuple[int, ...]
     arrays: Mapping[Node, str]
     row_counts: Mapping[RowSet, str]
     once: Mapping[Column, Node]
     fusion: Fusion
+    arena: Arena
+    became: Mapping[Node, Node]
 
     @property
     def arena_bytes(self) -> int:
-        return sum(self.slots)
+        return sum(self.sizes)
+
+    def place(self, node: Node) -> str | None:
+        """Where a node of the loop's plan is computed: in which of the loops, by BLAS, where it is read; None for what
+        is there before the first step."""
+        made = owner(self.became[node])
+        if made in self.fusion.kernel_of:
+            kernel = self.fusion.kernel_of[made]
+            loops = [i for i, k in enumerate(self.fusion.kernels) if isinstance(k, Loop)]
+            return f"loop {loops.index(kernel) + 1}" if kernel in loops else "BLAS"
+        return "its readers" if made in self.fusion.virtual else None
+
+    def kernel_counts(self) -> tuple[int, int]:
+        """How many loops and how many matrix products there are."""
+        loops = sum(isinstance(k, Loop) for k in self.fusion.kernels)
+        return loops, len(self.fusion.kernels) - loops
+
+    def operator_count(self) -> int:
+        """How many operators of the loop's plan a step computes."""
+        return sum(self.place(n) is not None for n in self.became if n.inputs and not n.is_view)
+
+    def slot_of(self) -> Mapping[Node, int]:
+        """In which slot of the arena a value lies."""
+        return self.arena.slot
 
     def compile_seconds(self, line: float) -> float:
         """The estimated time to compile, by the number of lines."""
@@ -69,15 +95,19 @@ class Compiled:
 
     def allocate(self, empty: Callable[..., Any]) -> list[Any]:
         """A fresh arena."""
-        return [empty(max(1, size), "uint8") for size in self.slots]
+        return [empty(max(1, size), "uint8") for size in self.sizes]
 
 
 def compiled(loop: LoopPlan) -> Compiled | str:
     """The module of a training loop, or why there is none."""
     if loop.beside:
         return "rows are taken group by group"
-    hoisted, once = hoist([loop.loss, loop.rate, *loop.updates.values()])
-    outputs, names = lowered(hoisted, loop.names)
+    bound = [loop.loss, loop.rate, *loop.updates.values()]
+    hoisted, once = hoist(bound)
+    lower = lowered(hoisted)
+    outputs = [lower[n] for n in hoisted]
+    before = {node: column for column, node in once.items()}
+    became = {n: lower.get(m, m) for n, m in rebuilt(bound, before).items()}
     moving = depends_on(outputs, [n for n in walk(outputs) if changes(n)])
     reason = unsupported(outputs, moving)
     if reason is not None:
@@ -86,7 +116,8 @@ def compiled(loop: LoopPlan) -> Compiled | str:
     fusion = Fusion(outputs[:2], updates, fixed_nodes(outputs, moving))
     if fusion.copied:
         return "the old value of a state is read after the new one is there"
-    return _Writer(loop, fusion, names).module(once)
+    names = Plan({}, loop.names).renamed(became)
+    return _Writer(loop, fusion, names).module(once, became)
 
 
 def changes(node: Node) -> bool:
@@ -208,7 +239,7 @@ class _Writer:
 
     # -- text --------------------------------------------------------------------------------------------------------
 
-    def module(self, once: Mapping[Column, Node]) -> Compiled:
+    def module(self, once: Mapping[Column, Node], became: Mapping[Node, Node]) -> Compiled:
         body = self.body()
         counts, arguments = list(self.row_counts.values()), list(self.arguments)
         types = [*HEAD.values(), *("int64" for _ in counts), *self.arguments.values()]
@@ -236,7 +267,9 @@ class _Writer:
             "",
         ]
         source = "\n".join(line.rstrip() for line in text)
-        return Compiled(source, tuple(self.arena.sizes), self.leaves, self.row_counts, once, self.fusion)
+        return Compiled(
+            source, tuple(self.arena.sizes), self.leaves, self.row_counts, once, self.fusion, self.arena, became
+        )
 
     def body(self) -> list[str]:
         """The loop over batches."""

@@ -19,6 +19,7 @@ from ...explain.machine import facts
 from ...explain.view import Lines, PlanView
 from ...optimizer.cost import Machine
 from ...parser.statements import CreateModel, Evaluate, Explain, SelectSql, Train
+from ..compiling import Compilation
 from ..core import Session
 from ..evaluate import evaluation_sql
 from ..query.plan import rewritten
@@ -26,6 +27,8 @@ from ..train import Prepared, prepare, run, stored, trainer_of
 from .history import noted, with_history, worth
 from .options import Options
 from .train import train_history, train_view
+
+INTERPRETED = Compilation(None, False, "interpreted, so that every operator can be timed")
 
 
 def analyze_train(session: Session, statement: Train, options: Options) -> PlanView:
@@ -43,7 +46,7 @@ def analyze_train(session: Session, statement: Train, options: Options) -> PlanV
 def trained_view(session: Session, statement: Train, prepared: Prepared, options: Options, *, keep: bool) -> PlanView:
     """Run a prepared training and show what each operator took; with ``keep`` the result becomes a version."""
     with contextlib.suppress(Diverged):  # if the first step does, the run itself tells
-        trainer_of(session, prepared).run(Limits(steps=1))
+        trainer_of(session, prepared, clock=Clock()).run(Limits(steps=1))
     clock = Clock()
     if keep:
         outcome = run(session, statement, prepared, clock)
@@ -51,7 +54,7 @@ def trained_view(session: Session, statement: Train, prepared: Prepared, options
     else:
         outcome = trainer_of(session, prepared, clock=clock).run(prepared.settings.limits)
     measured = clock.measured()
-    view = train_view(statement, prepared.model, prepared.settings, prepared.planned, measured)
+    view = train_view(statement, prepared.model, prepared.settings, prepared.planned, INTERPRETED, measured)
     history = train_history(prepared.model, prepared.planned, lambda without: prepared.plan(without=without))
     view = replace(view, actual_seconds=outcome.seconds)
     ended = f"{outcome.steps} steps over {outcome.rows} rows; stopped because of {outcome.stopped_because}"

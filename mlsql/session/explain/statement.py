@@ -23,6 +23,7 @@ from ...explain.view import PlanView
 from ...optimizer.cost import Machine
 from ...optimizer.rule import RULES
 from ...parser.statements import Explain, SelectSql, Train
+from ..compiling import compilation
 from ..core import Session, runs
 from ..machine import run_seconds
 from ..query.plan import query_plan
@@ -66,11 +67,13 @@ def train_rows(session: Session, statement: Train, options: Options) -> Rows | S
         return [analyze_train(session, statement, options)]
     plans = planning(session, statement)
     planned = plans.plan(options.without)
+    made = compilation(session, planned, plans.settings)
     if options.side == "CODE":
-        return lines_rows(session, planned.loop.generated()[0].source.rstrip().split("\n"))
+        source = planned.loop.generated()[0].source if made.module is None else made.module.source
+        return lines_rows(session, source.rstrip().split("\n"))
     if options.side == "MEMORY":
-        return memory_rows(session, planned.loop)
-    view = train_view(statement, plans.model, plans.settings, planned)
+        return memory_rows(session, planned.loop, made.module)
+    view = train_view(statement, plans.model, plans.settings, planned, made)
     if options.without:
         view = noted(view, worth(options.without, view.seconds, run_seconds(plans.plan(())), "estimated"))
     return [with_history(view, train_history(plans.model, planned, plans.plan), options)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...executor.clock import Measured
 from ...executor.results import Rows
@@ -22,6 +22,7 @@ from ...planner.ops import Column, KeySum, State
 from ...record import record
 from ...types import UNIT
 from ..choosing import decided
+from ..compiling import Compilation
 from ..core import Session
 from ..machine import plan_for, run_seconds
 from ..models import sizes_told
@@ -40,6 +41,9 @@ from ..training_data import (
 from ..training_plan import Planned, Settings, bound, read_settings
 from .data import data_lines, keys_lines
 from .history import History
+
+if TYPE_CHECKING:
+    from ...executor.compiled.source import Compiled
 
 
 @record
@@ -111,28 +115,40 @@ def train_view(
     model: Model,
     settings: Settings,
     planned: Planned,
+    made: Compilation,
     measured: Mapping[Node, Measured] | None = None,
 ) -> PlanView:
     """The loop: what is computed once, and in each step the forward pass, the gradient, the update."""
     loop = planned.loop
     everything = [loop.loss, loop.rate, *loop.updates.values()]
     described = Described(loop.names, planned.machine, planned.runs, parts_of_step(loop), measured)
+    if made.module is not None:
+        described.places = made.module.place
     roots = described.roots({"loss": loop.loss, **{s.name: n for s, n in loop.updates.items()}})
-    program, _ = loop.generated()
+    arena_bytes = (made.module or loop.generated()[0]).arena_bytes
     steps = planned.runs[Frequency.STEP]
     return PlanView(
         title=f"TRAIN {statement.model} WITH {settings.solver.name}: {until(statement, settings)}, {pace(loop)}",
         top=f"iterate {number(steps)} step{'' if steps == 1 else 's'}",
         roots=roots,
         operators=tuple(described.operators.values()),
-        seconds=run_seconds(planned),
+        seconds=run_seconds(planned) if made.seconds is None else made.seconds,
         machine=facts(planned.machine),
-        arena_bytes=program.arena_bytes,
+        arena_bytes=arena_bytes,
         above=keys_lines(model),
         below=data_lines(model, everything),
         alternatives=alternative_views(planned.alternatives, {**loop.names, **model.names}),
-        notes=(work(everything, program.arena_bytes), *beside_steps(settings), *planned.notes),
+        notes=(work(everything, arena_bytes), *fused(made), *beside_steps(settings), *planned.notes),
     )
+
+
+def fused(made: Compilation) -> list[str]:
+    """How the steps run, and what was fused."""
+    if made.module is None:
+        return [made.reason]
+    loops, products = made.module.kernel_counts()
+    operators = times(made.module.operator_count(), "operator")
+    return [made.reason, f"{operators} in {times(loops, 'loop')} and {times(products, 'matrix product')}"]
 
 
 def beside_steps(settings: Settings) -> list[str]:
@@ -237,19 +253,17 @@ def logical_train(session: Session, statement: Train) -> PlanView:
     return PlanView(f"TRAIN {statement.model}", "", roots, tuple(described.operators.values()), None)
 
 
-def memory_rows(session: Session, loop: LoopPlan) -> Rows:
+def memory_rows(session: Session, loop: LoopPlan, module: Compiled | None) -> Rows:
     """The arena: which value lies in which slot."""
-    program, _ = loop.generated()
-    layout = program.layout
+    program = module or loop.generated()[0]
     by_slot: dict[int, list[str]] = {}
-    for node, slot in layout.slot.items():
+    for node, slot in program.slot_of().items():
         by_slot.setdefault(slot, []).append(loop.names.get(node, node.operator_name()))
-    slots = [*enumerate(layout.slots), *((i + len(layout.slots), s) for i, s in enumerate(program.scratch))]
     return table_rows(
         session,
         {
-            "slot": [i for i, _ in slots],
-            "bytes": [size for _, size in slots],
-            "holds": [", ".join(by_slot.get(i, ["scratch of kernels"])) for i, _ in slots],
+            "slot": list(range(len(program.sizes))),
+            "bytes": list(program.sizes),
+            "holds": [", ".join(by_slot.get(i, ["scratch of kernels"])) for i in range(len(program.sizes))],
         },
     )
