@@ -50,6 +50,7 @@ class Module(Protocol):
     def buffer(self, type: Type, hint: str) -> str: ...
     def fresh(self, hint: str) -> str: ...
     def rows(self, rows: RowSet) -> str: ...
+    def width(self, size: int) -> str: ...
     def comment(self, node: Node) -> str: ...
 
 
@@ -57,7 +58,7 @@ class Module(Protocol):
 class Nest:
     """The lines of an inner loop: ``levels[d]`` are those in front of and behind the loops from depth d on."""
 
-    sizes: tuple[int, ...]
+    sizes: tuple[str, ...]
     before: list[list[str]] = field(default_factory=list)
     after: list[list[str]] = field(default_factory=list)
     body: list[str] = field(default_factory=list)
@@ -104,13 +105,17 @@ class LoopWriter:
     def inner_loop(self, tasks: Sequence[Task]) -> list[str]:
         """The lines of one inner loop."""
         self.registers = {}
-        nest = Nest(key_of(tasks[0].shape))
+        nest = self.nest(tasks[0].shape)
         for task in tasks:
             self.write(task, nest, tasks)
         for node, text in self.registers.items():
             if not nest.sizes and text.isidentifier():
                 self.row_scalars[node] = text
         return nest.lines()
+
+    def nest(self, shape: Shape) -> Nest:
+        """The loops over an entry."""
+        return Nest(tuple(self.module.width(d) for d in key_of(shape)))
 
     def entry(self, shape: Shape) -> tuple[str, ...]:
         """The loop's variables as a position in an entry."""
@@ -239,7 +244,7 @@ class LoopWriter:
         """Lines that set an array, or a row's entry of it, to where a fold starts."""
         start = self.start(node) if isinstance(node, Reduce) else value
         shape = node.type.shape
-        nest = Nest(key_of(shape))
+        nest = self.nest(shape)
         nest.body.append(f"{target}{index(At(row, self.entry(shape)), node.type)} = {start}")
         return nest.lines()
 
@@ -269,7 +274,7 @@ class LoopWriter:
         """Lines that clear the groups."""
         shape = node.type.shape if node.rows == UNIT else (0, *node.type.shape)
         count = str(node.size) if node.rows == UNIT else self.module.rows(node.rows)
-        inner = Nest(key_of(shape[1:]))
+        inner = self.nest(shape[1:])
         inner.body.append(f"{target}[{', '.join(('g', *VARIABLES[: len(inner.sizes)]))}] = 0")
         return [f"for g in range({count}):", *(f"    {line}" for line in inner.lines() or inner.body)]
 
@@ -277,7 +282,7 @@ class LoopWriter:
         """Lines that copy a table that is about to be written to, unless it lies there already."""
         if base not in self.fusion.virtual and self.module.array(base) == target:
             return []
-        nest = Nest(key_of(node.type.shape))
+        nest = self.nest(node.type.shape)
         at = At("", self.entry(node.type.shape))
         nest.body.append(f"{target}{index(at, node.type)} = {self.value(base, at)}")
         return nest.lines()

@@ -136,6 +136,7 @@ class _Writer:
         self.views: dict[Node, str] = {}
         self.leaves: dict[Node, str] = {}
         self.row_counts: dict[RowSet, str] = {}
+        self.widths: dict[int, str] = {}
         self.setup: list[str] = []  # of prepare(), where arrays and views are made
         self.squeezed: list[str] = []  # of its end, where arrays lose their axes of size 1
         self.arguments: dict[str, str] = {}  # of steps(): names and Numba's types
@@ -159,6 +160,13 @@ class _Writer:
         if rows not in self.row_counts:
             self.row_counts[rows] = self.fresh(f"n_{rows.name}")
         return self.row_counts[rows]
+
+    def width(self, size: int) -> str:
+        """The name of a size of entries. LLVM is not told its value: it would unroll short loops before it can turn
+        them into vector operations."""
+        if size not in self.widths:
+            self.widths[size] = self.fresh(f"w{size}")
+        return self.widths[size]
 
     def array(self, node: Node) -> str:
         state = self.arena.overwrites.get(node)
@@ -241,8 +249,8 @@ class _Writer:
 
     def module(self, once: Mapping[Column, Node], became: Mapping[Node, Node]) -> Compiled:
         body = self.body()
-        counts, arguments = list(self.row_counts.values()), list(self.arguments)
-        types = [*HEAD.values(), *("int64" for _ in counts), *self.arguments.values()]
+        counts, widths, arguments = list(self.row_counts.values()), self.widths.values(), list(self.arguments)
+        types = [*HEAD.values(), *("int64" for _ in (*counts, *widths)), *self.arguments.values()]
         text = [
             IMPORTS,
             "",
@@ -250,7 +258,7 @@ class _Writer:
             *wrapped(f"    int64({', '.join(types)}),"),
             f"    {OPTIONS},",
             ")",
-            *wrapped(f"def steps({', '.join([*HEAD, *counts, *arguments])}):"),
+            *wrapped(f"def steps({', '.join([*HEAD, *counts, *widths, *arguments])}):"),
             '    """Train on so many batches; returns how many were done when a loss was not finite."""',
             *(f"    {line}" for line in body),
             "    return count",
@@ -261,7 +269,12 @@ class _Writer:
             *(f"    {line}" for line in (*self.setup, *self.squeezed)),
             "",
             f"    def run({', '.join(HEAD)}):",
-            *(f"    {line}" for line in wrapped(f"    return steps({', '.join([*HEAD, *counts, *arguments])})")),
+            *(
+                f"    {line}"
+                for line in wrapped(
+                    f"    return steps({', '.join([*HEAD, *counts, *map(str, self.widths), *arguments])})"
+                )
+            ),
             "",
             "    return run",
             "",
