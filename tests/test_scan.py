@@ -102,7 +102,10 @@ def concatenation(model):
     return next((n for n in walk([model.loss]) if isinstance(n, Concat)), None)
 
 
-COLUMNS = f"(SELECT i::FLOAT AS a, (i % 3)::FLOAT AS b, -i::FLOAT AS c, i::INTEGER AS k FROM range({ROWS}) r(i))"
+COLUMNS = (
+    "(SELECT i::FLOAT AS a, (i % 3)::FLOAT AS b, -i::FLOAT AS c, i::INTEGER AS k, -i::INTEGER AS j "
+    f"FROM range({ROWS}) r(i))"
+)
 
 
 def test_columns_that_are_read_as_one_matrix_lie_as_one(storage):
@@ -120,11 +123,21 @@ def test_columns_that_are_read_as_one_matrix_lie_as_one(storage):
     assert np.shares_memory(matrices[found], columns["a"])
 
 
+def test_whole_numbers_are_converted_as_one_matrix(storage):
+    model = model_of("k INTEGER, j INTEGER", "LINEAR([k, j], 1)")
+    columns = loaded(storage, model, COLUMNS)
+    assert columns["k"].dtype == np.int32
+    [found], matrices, _ = without_joins([concatenation(model)], lambda leaf: columns[leaf.name])
+    np.testing.assert_array_equal(matrices[found], np.stack([np.arange(ROWS), -np.arange(ROWS)], 1))
+    assert matrices[found].dtype == np.float32
+
+
 @pytest.mark.parametrize(
     ("inputs", "output"),
     [
         ("a FLOAT, b FLOAT", "LINEAR([a, b], 1) + a"),  # a is read alone as well
         ("a FLOAT, k INTEGER", "LINEAR([a, k], 1)"),  # two types
+        ("k INTEGER, j INTEGER", "LINEAR([k, j], 1) + k"),
         ("a FLOAT, b FLOAT", "LINEAR([a, b * 2], 1)"),  # a value that is computed
         ("a FLOAT, b FLOAT", "a + b"),
         ("a FLOAT", "LINEAR([a, a], 1)"),

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from ..planner.node import Node, substitute, walk
-from ..planner.ops import Column, Concat, Reshape
+from ..planner.ops import Cast, Column, Concat, Reshape
 from .device import Array, loaded, place_parts
 
 Place = Callable[[Sequence[Array], Array], None]
@@ -31,19 +31,24 @@ def side_by_side(outputs: Iterable[Node]) -> list[tuple[Column, ...]]:
     found = []
     for node in nodes:
         columns = joined(node)
-        if columns and all(readers[n] == 1 for n in (*columns, *node.inputs)):
+        if columns and all(readers[n] == 1 for n in walk([node]) if n is not node):
             found.append(columns)
     return found
 
 
 def joined(node: Node) -> tuple[Column, ...]:
-    """The columns of numbers that a node puts side by side as they are; none if it does something else."""
-    if not isinstance(node, Concat):
+    """The columns of numbers of one type that a node puts side by side, as they are or converted to its own type.
+
+    None if it does something else.
+    """
+    if not isinstance(node, Concat) or node.type.rank != 1:
         return ()
-    columns = [p.x for p in node.parts if isinstance(p, Reshape) and isinstance(p.x, Column)]
+    parts = [p.x for p in node.parts if isinstance(p, Reshape)]
+    sources = [p.x if isinstance(p, Cast) else p for p in parts]
+    columns = [c for c in sources if isinstance(c, Column)]
     kinds = {(c.type.rows, c.type.element, c.type.shape) for c in columns}
-    fits = len(columns) == len(node.parts) > 1 and kinds == {(node.type.rows, node.type.element, ())}
-    return tuple(columns) if fits and node.type.rank == 1 else ()
+    fits = {(p.type.rows, p.type.element, p.type.shape) for p in parts} == {(node.type.rows, node.type.element, ())}
+    return tuple(columns) if fits and len(kinds) == 1 and len(columns) == len(node.parts) > 1 else ()
 
 
 def without_joins(
@@ -58,7 +63,7 @@ def without_joins(
         matrix = as_matrix([array_of(c) for c in columns]) if columns else None
         if matrix is not None:
             stand_in = Column(f"\0joined_{len(joins) + 1}", node.type.rows, node.type.element, node.type.shape)
-            arrays[stand_in], joins[stand_in] = matrix, node
+            arrays[stand_in], joins[stand_in] = matrix.astype(node.type.element.storage, copy=False), node
     return substitute(outputs, {node: column for column, node in joins.items()}), arrays, joins
 
 
