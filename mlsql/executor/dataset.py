@@ -24,7 +24,7 @@ from .vocabulary import Keys, Lookup, distinct, typed
 
 BATCH_ROWS = 122_880  # one of DuckDB's row groups, which no batch of its exceeds
 VECTOR_ROWS = 2048  # DuckDB's unit
-BATCH_BYTES = 4 << 20  # a batch that is still in the cache when its rows are copied to their place
+BATCH_BYTES = 8 << 20  # a batch that is still in the cache when its rows are copied to their place
 
 WHOLE = "TINYINT SMALLINT INTEGER BIGINT HUGEINT UTINYINT USMALLINT UINTEGER UBIGINT UHUGEINT".split()
 ARRAY_SUFFIX = re.compile(r"\[(\d*)\]")
