@@ -4,8 +4,8 @@
 them, in batches of the size that it chooses; mlsql checks the rows and lays them out as one row-major matrix, the
 concatenation of the columns included. "compiled" is mlsql where the program has loaded Numba before. Every contender
 has a process and a database of its own; rounds alternate, and ratios are taken round by round, since absolute times
-depend on who else uses the machine. ``grown`` is how far the peak of memory rose above what the process held before
-its first round, over the size of the matrix.
+depend on who else uses the machine. ``processor`` are the seconds of all threads together. ``grown`` is how far the
+peak of memory rose above what the process held before a round, over the size of the matrix.
 
     python benchmarks/scan.py [--rounds 21] [--json benchmarks/results/scan.json]
 """
@@ -99,14 +99,15 @@ def contender(name: str, layout: str) -> dict[str, Callable[[], Report]]:
         import numba  # noqa: F401
     run = reader(layout) if name == "reader" else mlsql(layout)
 
-    def timed() -> Report:
-        began = time.perf_counter()
+    def timed(clock: Callable[[], float]) -> Report:
+        began = clock()
         kept = run()
-        seconds = time.perf_counter() - began
+        seconds = clock() - began
         del kept
         return {"seconds": seconds}
 
-    return {"round": timed, "grown": lambda: {"matrices": grown(run) / MATRIX_MEGABYTES}}
+    rounds = {"round": lambda: timed(time.perf_counter), "processor": lambda: timed(time.process_time)}
+    return {**rounds, "grown": lambda: {"matrices": grown(run) / MATRIX_MEGABYTES}}
 
 
 def grown(run: Callable[[], Any]) -> float:
@@ -130,10 +131,11 @@ def measure(rounds: int) -> Report:
     for layout in LAYOUTS:
         sides = [Side(__file__, name, [layout]) for name in CONTENDERS]
         alternate(sides, 2)
-        times = alternate(sides, rounds)
-        found[layout] = summary(times)
-        found[layout]["compiled_over"] = summary(times, "compiled")["compiled_over"]
-        found[layout]["least"] = {name: min(t) for name, t in times.items()}
+        found[layout] = {}
+        for request in ("round", "processor"):
+            times = alternate(sides, rounds, request)
+            least = {"least": {name: min(t) for name, t in times.items()}}
+            found[layout][request] = summary(times) | summary(times, "compiled") | least
         found[layout]["grown"] = {side.name: side.ask("grown")["matrices"] for side in sides}
         for side in sides:
             side.close()
