@@ -1,4 +1,4 @@
-"""Columns that grow: whatever was expected, they hold what NumPy makes of the batches end to end."""
+"""Columns that grow: whatever was expected and however they lie, they hold what NumPy makes of the batches."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from mlsql.executor.growing import Growing
 from mlsql.types import BIGINT, FLOAT, RowSet, Type
 
 TABLE = RowSet("table")
-TYPES = {"x": Type(TABLE, FLOAT, (2,)), "k": Type(TABLE, BIGINT)}
+TYPES = {"x": Type(TABLE, FLOAT, (2,)), "k": Type(TABLE, BIGINT), "a": Type(TABLE, FLOAT), "b": Type(TABLE, FLOAT)}
 
 
-@given(st.lists(st.integers(0, 7), max_size=6), st.integers(0, 50))
-def test_batches_end_to_end(sizes: list[int], expected: int) -> None:
-    growing, batches, start = Growing(TYPES, expected), [], 0
+@given(st.lists(st.integers(0, 7), max_size=6), st.integers(0, 50), st.sampled_from([[], [("b", "a")]]))
+def test_batches_end_to_end(sizes: list[int], expected: int, together: list[tuple[str, ...]]) -> None:
+    growing, batches, start = Growing(TYPES, expected, together), [], 0
     for size in sizes:
         numbers = np.arange(start, start + size)
-        batches.append({"x": np.stack([numbers, -numbers], 1).astype("float32"), "k": numbers})
+        single = numbers.astype("float32")
+        batches.append({"x": np.stack([single, -single], 1), "k": numbers, "a": single + 1, "b": single + 2})
         growing.add(batches[-1], size)
         start += size
     found = growing.columns()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
@@ -13,14 +14,17 @@ from ..planner.data import filled
 from ..planner.model import DataColumn, Model
 from ..planner.ops import Column
 from ..record import record
-from ..types import Element, shape_text
+from ..types import Element, Type, concrete, shape_text
 from .device import Array
 from .growing import Growing
 from .load import leaf_arrays
+from .matrix import side_by_side
 from .storage import Storage
 from .vocabulary import Keys, Lookup, distinct, typed
 
-BATCH_ROWS = 122_880  # one of DuckDB's row groups
+BATCH_ROWS = 122_880  # one of DuckDB's row groups, which no batch of its exceeds
+VECTOR_ROWS = 2048  # DuckDB's unit
+BATCH_BYTES = 8 << 20  # a batch that is still in the cache when its rows are copied to their place
 
 WHOLE = "TINYINT SMALLINT INTEGER BIGINT HUGEINT UTINYINT USMALLINT UINTEGER UBIGINT UHUGEINT".split()
 ARRAY_SUFFIX = re.compile(r"\[(\d*)\]")
@@ -162,6 +166,11 @@ def as_declared(model: Model, name: str, text: str) -> str:
     return f"CAST({text} AS {type_text})" if type_text else text
 
 
+def as_copied(source: Source, model: Model) -> dict[str, tuple[str, str]]:
+    """Name and SQL type of each column in a copy of a source that has the types a model declares."""
+    return {name: (name, read_type(model, name) or text) for name, (_, text) in source.columns.items()}
+
+
 def leaf_sql(leaf: DataColumn, model: Model, values: Mapping[str, str]) -> str:
     """The SQL of a leaf, given that of the declared columns; the numbers in it are of the leaf's own type."""
     t = leaf.column.type
@@ -214,19 +223,50 @@ def load(
     fillings: Mapping[str, Array],
 ) -> Dataset:
     """Read leaves of a model from a source. Raises DataError for NULLs, wrong lengths and unknown labels."""
-    columns = {name: quoted(column) for name, (column, _) in source.columns.items()}
     groups = by_source(leaves.values())
-    items = [f"{leaf_sql(g[0], model, columns)} AS c{i}" for i, g in enumerate(groups)]
+    items = [f"{source_sql(g[0], model, source)} AS c{i}" for i, g in enumerate(groups)]
     sql = f"SELECT {', '.join(items) or '1'} FROM {source.query.text}"
     found = lookups(storage, leaves.values(), classes)
     expected = storage.estimated_rows(sql, source.query.values) or 0
-    growing = Growing({name: leaf.column.type for name, leaf in leaves.items()}, expected)
-    for batch in storage.read(sql, source.query.values, BATCH_ROWS):
-        arrays: dict[str, Array] = {}
-        for i, group in enumerate(groups):
-            arrays |= leaf_arrays(batch.column(i), group, found, fillings, growing.rows + 1)
-        growing.add(arrays, batch.num_rows)
+    types = {name: leaf.column.type for name, leaf in leaves.items()}
+    growing = Growing(types, expected, together(model, leaves))
+
+    def fill() -> None:
+        for batch in storage.read(sql, source.query.values, batch_rows(types.values())):
+            arrays: dict[str, Array] = {}
+            for i, group in enumerate(groups):
+                arrays |= leaf_arrays(batch.column(i), group, found, fillings, growing.rows + 1)
+            growing.add(arrays, batch.num_rows)
+
+    storage.attend(fill)
     return Dataset(growing.columns(), growing.rows)
+
+
+def source_sql(leaf: DataColumn, model: Model, source: Source) -> str:
+    """The SQL of a leaf over the rows of a source.
+
+    An array of the declared size stays one, whose length nobody need check: to make it a list DuckDB would copy it.
+    """
+    values = {name: quoted(column) for name, (column, _) in source.columns.items()}
+    text, t = leaf_sql(leaf, model, values), leaf.column.type
+    sizes = split_type(source.columns[leaf.reads[0]][1])[1] if leaf.is_plain else []
+    if not sizes or sizes != list(t.shape) or read_type(model, leaf.reads[0]) != sql_type(t.element, t.shape):
+        return text
+    return f"CAST({values[leaf.reads[0]]} AS {t.element.name}{''.join(f'[{s}]' for s in reversed(sizes))})"
+
+
+def batch_rows(types: Iterable[Type]) -> int:
+    """How many rows of some columns are read at a time."""
+    row_bytes = sum(math.prod(concrete(t.shape)) * t.element.bytes for t in types)
+    vectors = BATCH_BYTES // (VECTOR_ROWS * max(1, row_bytes))
+    return min(max(1, vectors) * VECTOR_ROWS, BATCH_ROWS)
+
+
+def together(model: Model, leaves: Mapping[str, DataColumn]) -> list[tuple[str, ...]]:
+    """The leaves that the loss reads as one matrix and that come from DuckDB as they are, by name."""
+    groups = side_by_side([] if model.loss is None else [model.loss])
+    named = [tuple(c.name for c in group) for group in groups]
+    return [names for names in named if all(n in leaves and leaves[n].vocabulary is None for n in names)]
 
 
 def check_indexes(model: Model, dataset: Dataset) -> None:

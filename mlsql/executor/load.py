@@ -31,14 +31,15 @@ def to_array(column: pa.Array | pa.ChunkedArray, name: str, type: Type, first_ro
             for start, c in zip(starts, column.chunks, strict=False)
         ]
         return np.concatenate(parts) if parts else np.empty((0, *concrete(type.shape)), type.element.storage)
-    rows, per_row = len(column), 1
-    for size in concrete(type.shape):
+    rows, per_row, sizes = len(column), 1, concrete(type.shape)
+    for size in sizes:
         column = _flattened(column, name, size, per_row, first_row)
         per_row *= size
         if column.null_count:
             row = _first(column.is_null()) // per_row
             raise DataError(f'column "{name}" has a NULL inside a list{_in_row(first_row, row)}')
-    return np.ascontiguousarray(to_numpy(column), dtype=type.element.storage).reshape(rows, *concrete(type.shape))
+    out = np.ascontiguousarray(to_numpy(column), dtype=type.element.storage)
+    return out.reshape(rows, *sizes) if sizes else out
 
 
 def null_error(name: str, column: pa.Array | pa.ChunkedArray, first_row: int | None) -> DataError:

@@ -173,6 +173,14 @@ class ArrowRows(Rows):
         self._is_lent = True
         return pa.RecordBatchReader.from_batches(self._schema, self._resized(batch_rows))
 
+    def stream(self) -> pa.RecordBatchReader:
+        """The rows that are left as a stream of Arrow batches as they came: none is copied."""
+        import pyarrow as pa
+
+        self._check_open()
+        self._is_lent = True
+        return pa.RecordBatchReader.from_batches(self._schema, self._rest())
+
     def _fetch(self, size: int | None) -> Values:
         rows: Values = []
         while size is None or len(rows) < size:

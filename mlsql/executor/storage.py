@@ -73,10 +73,14 @@ class Storage:
             return con.fetchall() if con.description else []
 
     def read(self, sql: str, parameters: Parameters = None, batch_rows: int = BATCH_ROWS) -> pa.RecordBatchReader:
-        """A query of mlsql's own, as a stream of Arrow batches: memory does not grow with the rows."""
+        """A query of mlsql's own, as a stream of Arrow batches of about so many rows, as DuckDB makes them."""
         con = self._free()
         with self.translated():
-            return self._arrow_rows(con.sql(sql, params=_given(parameters)), batch_rows).reader(batch_rows)
+            return self._arrow_rows(con.sql(sql, params=_given(parameters)), batch_rows).stream()
+
+    def attend(self, read: Callable[[], None]) -> None:
+        """``read()``, which reads a stream to its end, so that Ctrl-C stops it."""
+        attended(read, self._connection)
 
     def describe(self, from_item: str, parameters: Parameters = None) -> list[tuple[str, str]]:
         """Name and type of each column of what could stand after FROM."""

@@ -22,6 +22,7 @@ from .codegen import Program, generate
 from .device import Array
 from .feed import Feed, InMemory
 from .hoist import hoist
+from .matrix import without_joins
 from .run import Executable, Folding, evaluate
 
 
@@ -216,10 +217,13 @@ class Trainer:
         """The values of what no parameter reaches."""
         if not fixed:
             return {}
-        plan = Plan({c.name: n for c, n in fixed.items()})
-        read = [n for n in walk(plan.outputs.values()) if isinstance(n, (Column, Positions, Parameter))]
-        leaves: dict[Node, Array] = {n: self.column(n) for n in read}
-        row_sets = {r for n in walk(plan.outputs.values()) for r in n.row_sets()}
+        outputs, matrices, joins = without_joins(list(fixed.values()), self.column)
+        if self.clock is not None:
+            self.clock.hoisted(joins)
+        plan = Plan({c.name: n for c, n in zip(fixed, outputs, strict=True)})
+        read = [n for n in walk(outputs) if isinstance(n, (Column, Positions, Parameter))]
+        leaves: dict[Node, Array] = {n: matrices[n] if n in matrices else self.column(n) for n in read}
+        row_sets = {r for n in walk(outputs) for r in n.row_sets()}
         values = evaluate(plan, leaves, self.row_counts(row_sets, self.table_rows), self.clock)
         return {c: values[c.name] for c in fixed}
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from ..errors import DataError, Place, ProgrammingError, listed, suggest
 from ..executor.catalog import StoredVersion
-from ..executor.dataset import Source, classes_of, keys_of, load, match, quoted, read_type
+from ..executor.dataset import Source, as_copied, classes_of, keys_of, load, match, quoted, read_type
 from ..executor.device import Array
 from ..executor.learn import copied, statistics_of
 from ..executor.load import leaf_arrays
@@ -126,8 +126,7 @@ class RelationReader:
             source = match(self.session.storage, query, part, wanted)
             table = copied(self.session.storage, source, part)
             self.tables.add(part.rows, table)
-            columns = {n: (n, type_text) for n, (_, type_text) in source.columns.items()}
-            found[name] = Source(Query(table_name(part.rows), query.place), columns)
+            found[name] = Source(Query(table_name(part.rows), query.place), as_copied(source, part))
         return found
 
     def check_rows(self, skeleton: Skeleton, found: Rows) -> None:

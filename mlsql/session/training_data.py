@@ -11,6 +11,7 @@ from ..executor.catalog import StoredVersion
 from ..executor.dataset import (
     Dataset,
     Source,
+    as_copied,
     balanced_weights,
     check_indexes,
     classes_of,
@@ -105,10 +106,11 @@ def copy_of(
     copies: contextlib.ExitStack,
 ) -> tuple[Source, Source]:
     """A copy of what a model reads of its training table: all rows, and those that VALIDATE does not hold out."""
-    table = copied(session.storage, source, groups.declared(model) if groups else model)
+    declared = groups.declared(model) if groups else model
+    table = copied(session.storage, source, declared)
     place = source.query.place
     check_rows(table.num_rows, place)
-    columns = {name: (name, type_text) for name, (_, type_text) in source.columns.items()}
+    columns = as_copied(source, declared)
     copies.enter_context(registered(session.storage, COPY, table))
     every = Source(Query(COPY, place), columns)
     if not isinstance(statement.validate, float):
