@@ -35,6 +35,7 @@ from ...planner.work import Work
 from ...types import UNIT, RowSet, common_rows
 from ..memory import is_view, owner
 from .lower import LEAVES
+from .tasks import Task
 
 CHEAP = frozenset("add subtract multiply negative abs maximum minimum where sign".split()) | frozenset(
     "less less_equal greater greater_equal equal not_equal logical_and logical_or logical_not".split()
@@ -88,6 +89,7 @@ def is_single(node: Node) -> bool:
 class Fusion:
     """A lowered plan as kernels.
 
+    With ``is_shared`` several threads share every loop and product: a loop without rows then has one inner loop only.
     ``fixed`` are the nodes whose values are there before the first step, leaves included. ``virtual`` nodes are not
     computed; ``arrays`` are the computed ones that lie in memory as a whole. ``copied`` are new values of states that
     could not be written over the old ones; ``placed`` are parts that are computed inside a concatenation. ``kernel_of`` is the number of the kernel that computes a node.
@@ -96,6 +98,7 @@ class Fusion:
     outputs: Sequence[Node]
     updates: Mapping[State, Node]
     fixed: frozenset[Node]
+    is_shared: bool = False
     virtual: set[Node] = field(default_factory=set)
     arrays: set[Node] = field(default_factory=set)
     copied: dict[State, Node] = field(default_factory=dict)
@@ -174,9 +177,12 @@ class Fusion:
 
     def key(self, node: Node) -> object:
         """Nodes with different keys cannot share a kernel."""
-        if isinstance(node, Contraction):
+        if isinstance(node, Contraction) or (self.is_shared and isinstance(node, Concat)):
             return node
-        return loop_rows(node), node in self.row_by_row
+        rows = loop_rows(node)
+        if self.is_shared and rows == UNIT:
+            return rows, Task(node).key
+        return rows, node in self.row_by_row
 
     @cached_property
     def row_by_row(self) -> set[Node]:
@@ -199,8 +205,7 @@ class Fusion:
             for s, reach in self.sources(n).items():
                 self.readers[s].append(n)
                 if s not in self.fixed:
-                    apart = self.key(s) != self.key(n) or reach == Reach.ALL
-                    before[n][s] = apart or (writes_elsewhere(s) and loop_rows(s) != UNIT)
+                    before[n][s] = self.is_apart(s, n, reach)
         order = self.overwriting(before)
         level: dict[Node, int] = {}
         for n in order:
@@ -211,6 +216,15 @@ class Fusion:
             groups.setdefault((level[n], self.key(n)), []).append(n)
         self.kernels = [kernel(group) for group in groups.values()]
         self.kernel_of = {n: i for i, group in enumerate(groups.values()) for n in group}
+
+    def is_apart(self, source: Node, reader: Node, reach: Reach) -> bool:
+        """Whether a node has to be computed by an earlier kernel than one that reads it."""
+        if self.key(source) != self.key(reader) or reach == Reach.ALL:
+            return True
+        if loop_rows(source) != UNIT:
+            return writes_elsewhere(source)
+        whole = isinstance(source, Reduce) or (reach != Reach.PLACE and not is_single(source))
+        return self.is_shared and whole  # threads share the numbers of an entry
 
     def overwriting(self, before: dict[Node, dict[Node, bool]]) -> list[Node]:
         """The order of the nodes in which new values of states are written when the old ones are no longer read.

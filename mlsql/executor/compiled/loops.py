@@ -8,7 +8,7 @@ entry. New values of arrays are stored at the end of an iteration, when everythi
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -33,7 +33,8 @@ from ...planner.ops.shape import is_contiguous, moved
 from ...types import BOOLEAN, DOUBLE, FLOAT, UNIT, Dim, Element, RowSet, Shape, Type, concrete, promote
 from ..memory import is_view, owner
 from .fusion import Fusion, Loop, is_single
-from .schedule import Task, inner_loops, key_of
+from .schedule import inner_loops
+from .tasks import Task, key_of
 
 VARIABLES = "ijkl"
 LONG = 60  # characters from which on a value is worth a line and a name
@@ -68,12 +69,19 @@ class Nest:
         self.before = [[] for _ in range(len(self.sizes) + 1)]
         self.after = [[] for _ in range(len(self.sizes) + 1)]
 
-    def lines(self) -> list[str]:
+    def lines(self, outermost: str | None = None) -> list[str]:
+        """The text; ``outermost`` are the bounds of the outermost loop, if they are not all positions."""
         inner = [*self.body, *self.stores]
         for depth in reversed(range(len(self.sizes))):
-            loop = [f"for {VARIABLES[depth]} in range({self.sizes[depth]}):", *(f"    {line}" for line in inner)]
+            bounds = outermost if outermost and depth == 0 else self.sizes[depth]
+            loop = [f"for {VARIABLES[depth]} in range({bounds}):", *indented(inner)]
             inner = [*self.before[depth], *loop, *self.after[depth]] if inner else []
         return inner
+
+
+def indented(lines: Iterable[str]) -> list[str]:
+    """Lines one level further in."""
+    return [f"    {line}" for line in lines]
 
 
 class LoopWriter:
@@ -86,6 +94,7 @@ class LoopWriter:
         self.row_scalars: dict[Node, str] = {}
         self.registers: dict[Node, str] = {}
         self.buffers: dict[Node, str] = {}
+        self.starts: list[str] = []  # of numbers that are folded
         self.before: list[str] = []  # in front of the loop over rows
         self.after: list[str] = []
         self.inner = inner_loops(self.fusion, loop)
@@ -93,17 +102,18 @@ class LoopWriter:
 
     def lines(self) -> list[str]:
         """The text: a comment an operator, then the loop."""
-        comments = [f"# {self.module.comment(n)}" for n in self.loop.nodes]
-        body = [line for tasks in self.inner for line in self.inner_loop(tasks)]
+        body = [line for tasks in self.inner for line in self.inner_loop(tasks).lines()]
         if self.row and body:
-            count = self.module.rows(self.loop.rows)
-            body = [f"for r in range({count}):", *(f"    {line}" for line in body)]
-        return [*comments, *self.before, *body, *self.after]
+            body = [f"for r in range({self.module.rows(self.loop.rows)}):", *indented(body)]
+        return [*self.comments(), *self.starts, *self.before, *body, *self.after]
+
+    def comments(self) -> list[str]:
+        return [f"# {self.module.comment(n)}" for n in self.loop.nodes]
 
     # -- inner loops -------------------------------------------------------------------------------------------------
 
-    def inner_loop(self, tasks: Sequence[Task]) -> list[str]:
-        """The lines of one inner loop."""
+    def inner_loop(self, tasks: Sequence[Task]) -> Nest:
+        """One inner loop."""
         self.registers = {}
         nest = self.nest(tasks[0].shape)
         for task in tasks:
@@ -111,7 +121,7 @@ class LoopWriter:
         for node, text in self.registers.items():
             if not nest.sizes and text.isidentifier():
                 self.row_scalars[node] = text
-        return nest.lines()
+        return nest
 
     def nest(self, shape: Shape) -> Nest:
         """The loops over an entry."""
@@ -153,7 +163,7 @@ class LoopWriter:
             nest.body.append(f"{name} = {text}")
             (self.scalars if is_single(node) else self.row_scalars)[node] = name
             if stored:
-                nest.stores.append(f"{self.module.array(node)}{index(at, node.type)} = {name}")
+                self.store(f"{self.module.array(node)}{index(at, node.type)} = {name}", nest)
             return
         target = None
         if stored:
@@ -174,6 +184,10 @@ class LoopWriter:
         if target:
             nest.stores.append(f"{target}{index(place, node.type)} = {text}")
 
+    def store(self, line: str, nest: Nest) -> None:
+        """Keep a number in an array of one."""
+        nest.stores.append(line)
+
     def write_part(self, node: Concat, task: Task, nest: Nest) -> None:
         """A part of a concatenation is copied to its place."""
         assert task.part is not None
@@ -191,8 +205,10 @@ class LoopWriter:
         if node.type.entry_size == 1:
             self.fold_to_variable(node, text, over_rows, nest)
             return
-        if over_rows or node in self.fusion.arrays:
-            target, row = self.module.array(node), "" if over_rows else self.row
+        if over_rows:
+            target, row = self.accumulator(node)
+        elif node in self.fusion.arrays:
+            target, row = self.module.array(node), self.row
         else:
             target, row = self.module.buffer(node.type.with_(rows=UNIT), self.module.name(node)), ""
             self.buffers[node] = target
@@ -207,6 +223,10 @@ class LoopWriter:
         nest.body.append(f"{name} = {combined(node, name, text)}")
         nest.after[depth].append(f"{place} = {name}")
 
+    def accumulator(self, node: Reduce) -> tuple[str, str]:
+        """The array in which the entries of rows are folded, and the row of it."""
+        return self.module.array(node), ""
+
     def variable(self, node: Node) -> str:
         """The name of a variable for a number that may lie in an array, too."""
         name = self.module.name(node)
@@ -220,8 +240,10 @@ class LoopWriter:
         else:
             is_total = over_rows and isinstance(node, Sum)  # of many rows: summed in 64 bits
             start = f"{node.start}" if is_total or node.type.element == DOUBLE else self.start(node)
-            (self.before if over_rows else nest.before[0]).append(f"{name} = {start}")
+            (self.starts if is_single(node) else nest.before[0]).append(f"{name} = {start}")
             nest.body.append(f"{name} = {combined(node, name, text)}")
+            if is_single(node):
+                self.folded(node, name)
             if is_total and not node.is_number and node.type.element == FLOAT:
                 self.after.append(f"{name} = float32({name})")
         (self.scalars if is_single(node) else self.row_scalars)[node] = name
@@ -229,6 +251,9 @@ class LoopWriter:
             where = self.after if over_rows else nest.after[0] if nest.sizes else nest.stores
             at = At("" if over_rows else self.row, ("0",) * node.type.rank)
             where.append(f"{self.module.array(node)}{index(at, node.type)} = {name}")
+
+    def folded(self, node: Reduce, name: str) -> None:
+        """A number is folded in this loop."""
 
     def start(self, node: Reduce) -> str:
         value = {0.0: "0", float("inf"): "inf", -float("inf"): "-inf"}[node.start]

@@ -3,42 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from ...planner.node import Node, Reach
-from ...planner.ops import Concat, Put, Reduce, ScatterAdd, Segment
-from ...types import Shape, concrete
+from ...planner.ops import Concat, Reduce
 from ..memory import owner
 from .fusion import Fusion, Loop, is_single, writes_elsewhere
-
-
-def key_of(shape: Shape) -> tuple[int, ...]:
-    """The sizes that a loop over entries runs through."""
-    return tuple(d for d in concrete(shape) if d != 1)
-
-
-@dataclass(frozen=True)
-class Task:
-    """What an inner loop does for an operator: all of it, or one part of a concatenation."""
-
-    node: Node
-    part: int | None = None
-
-    @property
-    def shape(self) -> Shape:
-        """The entry that the inner loop runs through."""
-        n = self.node
-        if isinstance(n, Concat) and self.part is not None:
-            return n.parts[self.part].type.shape
-        if isinstance(n, (Reduce, Segment)):
-            return n.x.type.shape
-        if isinstance(n, (ScatterAdd, Put)):
-            return n.x[0].type.shape
-        return n.type.shape
-
-    @property
-    def key(self) -> tuple[int, ...]:
-        return key_of(self.shape)
+from .tasks import Task
 
 
 def inner_loops(fusion: Fusion, loop: Loop) -> list[list[Task]]:
