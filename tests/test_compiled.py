@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+import threading
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ import pytest
 from random_models import bound, model_text, value
 
 from mlsql.errors import ProgrammingError
-from mlsql.executor.compiled.source import Compiled, compiled
+from mlsql.executor.compiled.source import compiled
+from mlsql.executor.compiled.team import share
 from mlsql.executor.compiled.trainer import CompiledTrainer
 from mlsql.executor.initialize import draw
 from mlsql.executor.train import Limits, LoopPlan, Trainer
@@ -51,8 +53,19 @@ def product(x: Array, y: Array, out: Array) -> None:
     out[...] = x @ y
 
 
+def meet(gate: Any, threads: int) -> None:
+    """Threads that meet without spinning: one barrier a gate."""
+    with LOCK:
+        barrier = BARRIERS.setdefault(id(gate), threading.Barrier(threads))
+    barrier.wait(60)
+
+
+LOCK = threading.Lock()
+BARRIERS: dict[int, threading.Barrier] = {}
 PLAIN: dict[str, Any] = {
     "matmul": product,
+    "share": share.py_func,
+    "meet": lambda gate, threads: meet(gate, threads),
     "nearest": lambda i, n: min(max(i, 0), n - 1),
     "plus": lambda total, x: total + x,
     "abs": np.abs,
@@ -137,13 +150,13 @@ def differences(expected: Trainer, found: Trainer, tolerance: float) -> list[str
     return told
 
 
-def outcome(seed: int, kind: type[CompiledTrainer], tolerance: float = 2e-3) -> str:
+def outcome(seed: int, kind: type[CompiledTrainer], tolerance: float = 2e-3, threads: int = 1) -> str:
     """What became of a seed: "the same", what differs, or why it is not compiled."""
     try:
         case = loop_of(seed)
     except (ProgrammingError, TypeProblem):
         return "no model"
-    module = compiled(case[1])
+    module = compiled(case[1], threads)
     if isinstance(module, str):
         return f"interpreted: {module}"
     expected = trained(Trainer, case, seed)

@@ -17,6 +17,7 @@ class Arena:
         self.sizes: list[int] = []
         self.slot: dict[Node, int] = {}
         self.overwrites: dict[Node, State] = {}
+        self.of_thread: set[int] = set()  # slots that each thread has for itself
         for state, new in fusion.updates.items():
             self.overwrite(owner(new), state)
         self.assign()
@@ -69,3 +70,9 @@ class Arena:
         """A slot of its own for a buffer."""
         self.sizes.append(size_of(type) * type.element.bytes)
         return len(self.sizes) - 1
+
+    def own(self, type: Type) -> int:
+        """A slot that each thread has for itself."""
+        slot = self.scratch(type)
+        self.of_thread.add(slot)
+        return slot

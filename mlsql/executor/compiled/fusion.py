@@ -114,7 +114,8 @@ class Fusion:
         again = self.recomputed()
         if again:
             self.virtual |= again
-            del self.__dict__["computed"], self.__dict__["row_by_row"]
+            for known in ("computed", "row_by_row"):
+                self.__dict__.pop(known, None)
             self.group()
         self.find_arrays()
 

@@ -55,6 +55,13 @@ class Module(Protocol):
     def comment(self, node: Node) -> str: ...
 
 
+class SharingModule(Module, Protocol):
+    """What loops of several threads ask for besides: arrays with an entry, and numbers, for each thread."""
+
+    def partial(self, type: Type, hint: str) -> str: ...
+    def part(self, node: Node) -> int: ...
+
+
 @dataclass
 class Nest:
     """The lines of an inner loop: ``levels[d]`` are those in front of and behind the loops from depth d on."""
@@ -245,7 +252,7 @@ class LoopWriter:
             if is_single(node):
                 self.folded(node, name)
             if is_total and not node.is_number and node.type.element == FLOAT:
-                self.after.append(f"{name} = float32({name})")
+                self.after.insert(0, f"{name} = float32({name})")
         (self.scalars if is_single(node) else self.row_scalars)[node] = name
         if node in self.fusion.arrays:
             where = self.after if over_rows else nest.after[0] if nest.sizes else nest.stores

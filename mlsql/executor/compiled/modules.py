@@ -31,7 +31,13 @@ from . import blas
 NAME = "generated.py"
 SEAL = "seal.json"
 MOST_BYTES = 256 << 20  # of all modules together; those that were used longest ago make room
-RUNTIME = ("blas.py", "functions.py", "formulas.py", "number.py")  # files whose code becomes part of a module
+RUNTIME = (
+    "blas.py",
+    "team.py",
+    "functions.py",
+    "formulas.py",
+    "number.py",
+)  # files whose code becomes part of a module
 
 
 def home() -> Path:

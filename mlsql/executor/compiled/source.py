@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ...planner.node import At, Node, depends_on, rebuilt, walk
 from ...planner.ops import Column, Constant, Contraction, Count, Counter, Index, State
 from ...planner.ops.contract import as_matrix_product
 from ...planner.plan import Plan
+from ...record import record
 from ...types import UNIT, RowSet, Type
 from ..codegen import Names
 from ..hoist import hoist
@@ -24,6 +24,7 @@ from .arena import Arena
 from .fusion import Fusion, Loop, Product, fixed_nodes
 from .loops import LoopWriter
 from .lower import lowered, unsupported
+from .shared import STEP, SharedLoopWriter, of_threads, shares_rows
 
 IMPORTS = """\
 from math import inf
@@ -34,6 +35,7 @@ from numba.types import Array, boolean, float32, float64, int32, int64
 
 from mlsql.executor.compiled.blas import matmul, nearest, plus
 from mlsql.executor.compiled.functions import *
+from mlsql.executor.compiled.team import meet, share
 from mlsql.executor.device import array
 """
 OPTIONS = 'cache=True, nogil=True, error_model="numpy", fastmath={"contract"}'
@@ -41,10 +43,22 @@ HEAD = {  # what steps() takes besides row counts and arrays, and Numba's types
     "order": "Array(int64, 1, 'C', readonly=True)", "batch": "int64", "count": "int64", "first_step": "int64",
     "stop_on_nan": "boolean", "losses": "Array(float64, 1, 'C')", "rates": "Array(float64, 1, 'C')",
 }  # fmt: skip
+TEAM = {  # what it takes besides when several threads run it
+    "thread": "int64", "threads": "int64", "gate": "Array(int64, 1, 'C')", "parts": "Array(float64, 2, 'C')",
+}  # fmt: skip
 WIDTH = 116
 
 
-@dataclass(frozen=True)
+@record
+class Team:
+    """How many threads run a module, how many numbers they fold together, which slots each has for itself."""
+
+    threads: int
+    parts: int
+    own_slots: frozenset[int]
+
+
+@record
 class Compiled:
     """A module's source and what it takes to run it.
 
@@ -61,6 +75,7 @@ class Compiled:
     fusion: Fusion
     arena: Arena
     became: Mapping[Node, Node]
+    team: Team
 
     @property
     def arena_bytes(self) -> int:
@@ -93,13 +108,19 @@ class Compiled:
         """The estimated time to compile, by the number of lines."""
         return self.source.count("\n") * line
 
-    def allocate(self, empty: Callable[..., Any]) -> list[Any]:
-        """A fresh arena."""
-        return [empty(max(1, size), "uint8") for size in self.sizes]
+    def allocate(self, empty: Callable[..., Any]) -> list[list[Any]]:
+        """A fresh arena for each thread; they have all slots in common but their own."""
+        first = [empty(max(1, size), "uint8") for size in self.sizes]
+        own = self.team.own_slots
+        others = range(1, self.team.threads)
+        return [
+            first,
+            *([empty(max(1, a.size), "uint8") if i in own else a for i, a in enumerate(first)] for _ in others),
+        ]
 
 
-def compiled(loop: LoopPlan) -> Compiled | str:
-    """The module of a training loop, or why there is none."""
+def compiled(loop: LoopPlan, threads: int = 1) -> Compiled | str:
+    """The module of a training loop for so many threads, or why there is none."""
     if loop.beside:
         return "rows are taken group by group"
     bound = [loop.loss, loop.rate, *loop.updates.values()]
@@ -113,11 +134,11 @@ def compiled(loop: LoopPlan) -> Compiled | str:
     if reason is not None:
         return reason
     updates = dict(zip(loop.updates, outputs[2:], strict=True))
-    fusion = Fusion(outputs[:2], updates, fixed_nodes(outputs, moving))
+    fusion = Fusion(outputs[:2], updates, fixed_nodes(outputs, moving), is_shared=threads > 1)
     if fusion.copied:
         return "the old value of a state is read after the new one is there"
     names = Plan({}, loop.names).renamed(became)
-    return _Writer(loop, fusion, names).module(once, became)
+    return _Writer(loop, fusion, names, threads).module(once, became)
 
 
 def changes(node: Node) -> bool:
@@ -128,8 +149,8 @@ def changes(node: Node) -> bool:
 class _Writer:
     """Writes the module. It is the ``Module`` that loops ask for names."""
 
-    def __init__(self, loop: LoopPlan, fusion: Fusion, names: Mapping[Node, str]) -> None:
-        self.loop, self.fusion, self.hints = loop, fusion, names
+    def __init__(self, loop: LoopPlan, fusion: Fusion, names: Mapping[Node, str], threads: int) -> None:
+        self.loop, self.fusion, self.hints, self.threads = loop, fusion, names, threads
         self.names = Names(RESERVED)
         self.arena = Arena(fusion)
         self.variable: dict[Node, str] = {}
@@ -137,6 +158,7 @@ class _Writer:
         self.leaves: dict[Node, str] = {}
         self.row_counts: dict[RowSet, str] = {}
         self.widths: dict[int, str] = {}
+        self.parts: dict[Node, int] = {}
         self.setup: list[str] = []  # of prepare(), where arrays and views are made
         self.squeezed: list[str] = []  # of its end, where arrays lose their axes of size 1
         self.arguments: dict[str, str] = {}  # of steps(): names and Numba's types
@@ -221,10 +243,21 @@ class _Writer:
         """The text of a node's number of rows, as views ask for it."""
         return "" if node.type.rows == UNIT else self.rows(node.type.rows)
 
+    def partial(self, type: Type, hint: str) -> str:
+        """An array with an entry for each thread."""
+        return self.made(of_threads(type, self.threads), self.fresh(f"{hint}_of_thread"), self.arena.scratch)
+
+    def part(self, node: Node) -> int:
+        """The row in which the threads leave what they folded of a number."""
+        return self.parts.setdefault(node, len(self.parts))
+
     def buffer(self, type: Type, hint: str) -> str:
-        name = self.fresh(f"{hint}_of_row") if type.rows == UNIT else self.fresh(hint)
-        slot = self.arena.scratch(type)
-        self.setup.append(f"{name} = array(arena, {slot}, {self.shape(type)}, {type.element.storage!r})")
+        own = self.arena.own if self.threads > 1 and type.rows == UNIT else self.arena.scratch
+        return self.made(type, self.fresh(f"{hint}_of_row" if type.rows == UNIT else hint), own)
+
+    def made(self, type: Type, name: str, slot: Callable[[Type], int]) -> str:
+        """An array that is no operator's."""
+        self.setup.append(f"{name} = array(arena, {slot(type)}, {self.shape(type)}, {type.element.storage!r})")
         self.take(name, type)
         return name
 
@@ -250,7 +283,8 @@ class _Writer:
     def module(self, once: Mapping[Column, Node], became: Mapping[Node, Node]) -> Compiled:
         body = self.body()
         counts, widths, arguments = list(self.row_counts.values()), self.widths.values(), list(self.arguments)
-        types = [*HEAD.values(), *("int64" for _ in (*counts, *widths)), *self.arguments.values()]
+        head = HEAD | TEAM if self.threads > 1 else HEAD
+        types = [*head.values(), *("int64" for _ in (*counts, *widths)), *self.arguments.values()]
         text = [
             IMPORTS,
             "",
@@ -258,7 +292,7 @@ class _Writer:
             *wrapped(f"    int64({', '.join(types)}),"),
             f"    {OPTIONS},",
             ")",
-            *wrapped(f"def steps({', '.join([*HEAD, *counts, *widths, *arguments])}):"),
+            *wrapped(f"def steps({', '.join([*head, *counts, *widths, *arguments])}):"),
             '    """Train on so many batches; returns how many were done when a loss was not finite."""',
             *(f"    {line}" for line in body),
             "    return count",
@@ -268,11 +302,11 @@ class _Writer:
             '    """The compiled function with its arrays in place."""',
             *(f"    {line}" for line in (*self.setup, *self.squeezed)),
             "",
-            f"    def run({', '.join(HEAD)}):",
+            f"    def run({', '.join(head)}):",
             *(
                 f"    {line}"
                 for line in wrapped(
-                    f"    return steps({', '.join([*HEAD, *counts, *map(str, self.widths), *arguments])})"
+                    f"    return steps({', '.join([*head, *counts, *map(str, self.widths), *arguments])})"
                 )
             ),
             "",
@@ -280,8 +314,9 @@ class _Writer:
             "",
         ]
         source = "\n".join(line.rstrip() for line in text)
+        team = Team(self.threads, len(self.parts), frozenset(self.arena.of_thread))
         return Compiled(
-            source, tuple(self.arena.sizes), self.leaves, self.row_counts, once, self.fusion, self.arena, became
+            source, tuple(self.arena.sizes), self.leaves, self.row_counts, once, self.fusion, self.arena, became, team
         )
 
     def body(self) -> list[str]:
@@ -289,11 +324,12 @@ class _Writer:
         loop, scalars = self.loop, dict[Node, str]()
         step = scalars[loop.step] = self.name(loop.step)
         kernels: list[str] = []
+        writer = SharedLoopWriter if self.threads > 1 else LoopWriter
         for kernel in self.fusion.kernels:
             if isinstance(kernel, Product):
                 kernels += self.product(kernel.node)
             else:
-                kernels += LoopWriter(self, kernel, scalars).lines()
+                kernels += writer(self, kernel, scalars).lines()
         finish = LoopWriter(self, Loop(UNIT, ()), scalars)
         loss, rate = (finish.value(n, At("", ("0",) * n.type.rank)) for n in self.fusion.outputs)
         start: list[str] = []
@@ -319,7 +355,16 @@ class _Writer:
         swapped, *turned = form
         operands = [self.operand(n) + (".T" if turn else "") for n, turn in zip(node.inputs, turned, strict=True)]
         x, y = reversed(operands) if swapped else operands
-        return [f"# {self.comment(node)}", f"matmul({x}, {y}, {self.sliced(self.array(node), node)})"]
+        out = self.sliced(self.array(node), node)
+        comment = f"# {self.comment(node)}"
+        if self.threads == 1:
+            return [comment, f"matmul({x}, {y}, {out})"]
+        call = f"matmul({x}[first:last], {y}, {out}[first:last])"
+        size = f"{out}.shape[0]"
+        if not shares_rows(node):
+            size, call = f"{out}.shape[1]", f"matmul({x}, {y}[:, first:last], {out}[:, first:last])"
+        share = f"first, last = share({size}, thread, threads, {STEP})"
+        return [comment, share, call, "meet(gate, threads)"]
 
     def operand(self, node: Node) -> str:
         """The array of an operand, as many rows as there are."""
@@ -338,7 +383,7 @@ class _Writer:
 RESERVED = frozenset(
     "steps prepare run arena order batch count first_step stop_on_nan losses rates start s r g i j k l inf np njit array "
     "float32 float64 int32 int64 matmul nearest plus exp log log1p tanh erf sin cos sqrt power where maximum minimum sign "
-    "abs min max range".split()
+    "abs min max range thread threads gate parts meet share first last t".split()
 )
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -14,10 +17,29 @@ from ...planner.plan import Plan
 from ..device import Array
 from ..run import evaluate
 from ..train import Limits, Outcome, Stride, Trainer
-from .source import Compiled
+from .shared import LINE
+from .source import Compiled, Team
 
 STRIDE_SECONDS = 0.05  # between looks at the clock, the keyboard and whoever waits for progress
 NO_ORDER = np.zeros(0, np.int64)
+
+
+def together(runs: Sequence[Callable[..., int]], team: Team, *arguments: Any) -> int:
+    """Run the function of each thread at the same time; they meet at a common gate."""
+    threads = len(runs)
+    gate, parts = np.zeros(2 * LINE, np.int64), np.zeros((max(1, team.parts), threads * LINE))
+    submit = pool(os.getpid(), threads - 1).submit
+    others = [submit(run, *arguments, i, threads, gate, parts) for i, run in enumerate(runs[1:], 1)]
+    done = runs[0](*arguments, 0, threads, gate, parts)
+    for other in others:
+        other.result()
+    return done
+
+
+@functools.cache
+def pool(process: int, workers: int) -> ThreadPoolExecutor:
+    """The threads beside the one that calls; a forked process gets its own."""
+    return ThreadPoolExecutor(workers, thread_name_prefix="mlsql-steps")
 
 
 class CompiledTrainer(Trainer):
@@ -33,7 +55,7 @@ class CompiledTrainer(Trainer):
         self.compiling: Any = None  # the process that compiles, while it does
         self.functions: Any = None  # the module's functions, once they are there
         self.compiled: Any = None  # the function that runs steps over the present columns
-        self.arena = module.allocate(np.empty)
+        self.arenas = module.allocate(np.empty)
         self.count = 1  # steps of the next stride
         self.compiled_from: int | None = None  # the first step that was compiled
 
@@ -80,12 +102,13 @@ class CompiledTrainer(Trainer):
             self.compiled = self.bound()
         return True
 
-    def bound(self) -> Any:
+    def bound(self) -> Callable[..., int]:
         """The compiled function over the present columns and states."""
         module = self.module
         counts = self.row_counts(module.row_counts, self.feed.batch_size)
-        arrays = [self.array(n) for n in module.arrays]
-        return self.functions.prepare(self.arena, *(counts[r] for r in module.row_counts), *arrays)
+        leaves = [*(counts[r] for r in module.row_counts), *(self.array(n) for n in module.arrays)]
+        runs = [self.functions.prepare(arena, *leaves) for arena in self.arenas]
+        return runs[0] if len(runs) == 1 else functools.partial(together, runs, module.team)
 
     def array(self, node: Node) -> Array:
         """What an argument of prepare() stands for."""

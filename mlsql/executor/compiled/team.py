@@ -1,0 +1,94 @@
+"""What compiled code needs to run on several threads at once: shares of a loop, and a place to meet.
+
+Every thread runs the whole function. It takes its share of each loop and product, and meets the others before the next
+one (the single program, multiple data of Darema et al., 1988): that costs a fraction of a microsecond, where a pool
+that is given work anew takes several. BLAS runs with one thread in each of them.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+SPINS = 4000  # looks at the gate before a thread lets others run: about ten microseconds
+ARRIVED, ROUND = 0, 8  # where a gate keeps how many have arrived and the number of the round, on lines of their own
+LINE = 8  # numbers of 64 bits of a line of cache
+PAUSE = {"x86_64": "pause", "AMD64": "pause", "aarch64": "yield", "arm64": "yield"}.get(platform.machine())
+
+_yield = types.ExternalFunction("sched_yield", types.int32())
+
+
+def _place(context: Any, builder: Any, array: Any, value: Any, position: Any) -> Any:
+    return builder.gep(context.make_array(array)(context, builder, value).data, [position])
+
+
+@intrinsic
+def _add(typing: Any, array: Any, position: Any, value: Any) -> Any:
+    """Add to a number at once for all threads; what it was before."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = _place(context, builder, array, *arguments[:2])
+        return builder.atomic_rmw("add", place, arguments[2], "acq_rel")
+
+    return types.int64(array, types.int64, types.int64), generate
+
+
+@intrinsic
+def _load(typing: Any, array: Any, position: Any) -> Any:
+    """A number as another thread has stored it last."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load_atomic(_place(context, builder, array, *arguments), "acquire", 8)
+
+    return types.int64(array, types.int64), generate
+
+
+@intrinsic
+def _store(typing: Any, array: Any, position: Any, value: Any) -> Any:
+    """Store a number, all that was stored before being seen by whoever loads it."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.store_atomic(arguments[2], _place(context, builder, array, *arguments[:2]), "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.int64), generate
+
+
+@intrinsic
+def _pause(typing: Any) -> Any:
+    """Tell the processor that a loop waits."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if PAUSE is not None:
+            builder.asm(ir.FunctionType(ir.VoidType(), []), PAUSE, "", (), True)
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@njit(nogil=True)
+def meet(gate: Any, threads: Any) -> None:
+    """Wait until all threads are here."""
+    number: Any = _load(gate, ROUND)
+    if _add(gate, ARRIVED, 1) == threads - 1:
+        _store(gate, ARRIVED, 0)
+        _store(gate, ROUND, number + 1)
+        return
+    spins = 0
+    while _load(gate, ROUND) == number:
+        spins += 1
+        _pause()
+        if spins > SPINS:
+            _yield()
+
+
+@njit(nogil=True)
+def share(count: Any, thread: Any, threads: Any, step: Any) -> Any:
+    """Where a thread's share of so many positions begins and ends; all but the last begin at multiples of ``step``."""
+    each = -(-count // threads)
+    each = -(-each // step) * step
+    return min(thread * each, count), min((thread + 1) * each, count)
