@@ -108,4 +108,4 @@ def compiling() -> Iterator[None]:
     try:
         yield
     except (TorchDynamoException, InductorError, InvalidCxxCompiler) as failed:
-        raise Unable(f"does not compile: {str(failed).splitlines()[0]}") from failed
+        raise Unable(f"does not compile: {str(failed).splitlines()[0].partition(' in ')[0]}") from failed

@@ -9,6 +9,7 @@ from DuckDB to NumPy, and predict batches of 65,536 rows without gradients: ``py
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -43,27 +44,36 @@ def create(path: Path, rows: int) -> None:
     con.close()
 
 
-def engine(path: Path, fetch: Callable[[Any], Any]) -> Report:
-    """A statement of mlsql; the models' own tables are in the file."""
+def frame(path: Path) -> Report:
+    """mlsql, the result as a DataFrame."""
+    con = opened(path)
+    began = time.perf_counter()
+    found = con.execute(QUERY).df()
+    return {"seconds": time.perf_counter() - began, "sum": total(found)}
+
+
+def table(path: Path) -> Report:
+    """mlsql, the result as a table of the same file, which is written to disk."""
+    con = opened(path)
+    began = time.perf_counter()
+    con.execute(f"CREATE OR REPLACE TABLE scored AS {QUERY}")
+    seconds = time.perf_counter() - began
+    [(found,)] = con.execute("SELECT sum(prediction::DOUBLE) FROM scored").fetchall()
+    return {"seconds": seconds, "sum": found}
+
+
+def opened(path: Path) -> Any:
+    """A connection that has predicted a row: what is imported late is imported now."""
     import mlsql
 
     con = mlsql.connect(str(path), progress=False)
-    con.execute(f"{QUERY} LIMIT 1").fetchall()  # what is imported late is imported now
-    began = time.perf_counter()
-    result = fetch(con)
-    return {"seconds": time.perf_counter() - began, "sum": float(result)}
+    con.execute(f"{QUERY} LIMIT 1").fetchall()
+    return con
 
 
-def frame(con: Any) -> float:
-    """The result as a DataFrame."""
-    return float(con.execute(QUERY).df()["prediction"].sum(dtype=np.float64))
-
-
-def table(con: Any) -> float:
-    """The result as a table of the same file, which is written to disk."""
-    con.execute(f"CREATE OR REPLACE TABLE scored AS {QUERY}")
-    [(total,)] = con.execute("SELECT sum(prediction::DOUBLE) FROM scored").fetchall()
-    return float(total)
+def total(found: Any) -> float:
+    """The sum of a DataFrame's predictions, in 64 bits."""
+    return float(found["prediction"].to_numpy().sum(dtype=np.float64))
 
 
 def pytorch(path: Path, streamed: bool) -> Report:
@@ -72,6 +82,7 @@ def pytorch(path: Path, streamed: bool) -> Report:
     import pandas as pd
     import torch
 
+    warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nobody writes to it
     given = np.load(path.with_suffix(".npz"))
     net = torch.nn.Sequential(torch.nn.Linear(INPUTS, HIDDEN), torch.nn.ReLU(), torch.nn.Linear(HIDDEN, 1))
     with torch.no_grad():
@@ -88,7 +99,7 @@ def pytorch(path: Path, streamed: bool) -> Report:
             predictions.append(net(torch.from_numpy(x))[:, 0].numpy())
     found = pd.DataFrame({"id": np.concatenate(ids), "prediction": np.concatenate(predictions)})
     seconds = time.perf_counter() - began
-    return {"seconds": seconds, "sum": float(found["prediction"].sum(dtype=np.float64))}
+    return {"seconds": seconds, "sum": total(found)}
 
 
 def batches(relation: Any, streamed: bool) -> Iterator[Any]:
@@ -100,8 +111,8 @@ def batches(relation: Any, streamed: bool) -> Iterator[Any]:
 
 
 RUNS: dict[str, Callable[[Path], Report]] = {
-    "mlsql to a DataFrame": lambda path: engine(path, frame),
-    "mlsql to a table": lambda path: engine(path, table),
+    "mlsql to a DataFrame": frame,
+    "mlsql to a table": table,
     "pytorch": lambda path: pytorch(path, streamed=False),
     "pytorch streamed": lambda path: pytorch(path, streamed=True),
 }
