@@ -58,7 +58,7 @@ EPOCHS = 3  # of a loss curve
 # -- a contender's process ---------------------------------------------------------------------------------------------
 
 
-def serve_training(name: str, problem: Problem, weights: Path) -> None:
+def serve_training(name: str, problem: Problem, weights: Path, warm_up: float) -> None:
     """Answers with seconds a step, loss curves and facts; says why, if this contender cannot run here."""
 
     @functools.cache
@@ -66,11 +66,13 @@ def serve_training(name: str, problem: Problem, weights: Path) -> None:
         return PEERS[name](problem)
 
     def start() -> Report:
-        """The first round, in which it compiles what it compiles."""
+        """The first round, in which it compiles what it compiles; mlsql compiles beside training and takes longer."""
         made = contender()
         began = time.perf_counter()
         made.seconds()
-        return {"first_round_seconds": time.perf_counter() - began}
+        taken = time.perf_counter() - began
+        made.warm(warm_up)
+        return {"first_round_seconds": taken}
 
     def draw() -> Report:
         arrays = {}
@@ -108,9 +110,9 @@ def attempted(call: Callable[[], Report]) -> Report:
 # -- what is measured --------------------------------------------------------------------------------------------------
 
 
-def side(name: str, problem: Problem, weights: Path = Path()) -> Side:
-    """A contender in a process of its own."""
-    return Side(__file__, name, ["--problem", problem.to_json(), "--weights", str(weights)])
+def side(name: str, problem: Problem, *options: object) -> Side:
+    """A contender in a process of its own, given a problem and options of this command."""
+    return Side(__file__, name, ["--problem", problem.to_json(), *map(str, options)])
 
 
 def training(problem: Problem, names: Iterable[str], rounds: int, warm_up: float) -> Report:
@@ -118,16 +120,13 @@ def training(problem: Problem, names: Iterable[str], rounds: int, warm_up: float
     found: Report = {"problem": dataclasses.asdict(problem), "unable": {}, "first_round_seconds": {}}
     ready = []
     for name in names:
-        contender = side(name, problem)
+        contender = side(name, problem, "--warm-up", warm_up)
         answer = contender.ask("start")
         if "unable" in answer:
             found["unable"][name] = answer["unable"]
             contender.close()
             continue
         found["first_round_seconds"] |= {name: answer["first_round_seconds"]} if name != "limit" else {}
-        ends = time.perf_counter() + (warm_up if name == "mlsql" else 0)
-        while contender.ask("round") and time.perf_counter() < ends:
-            pass
         ready.append(contender)
     found |= summary(alternate(ready, rounds, pause=0.3))
     found["facts"] = {contender.name: contender.ask("facts") for contender in ready}
@@ -184,7 +183,7 @@ def check(problem: Problem, names: Iterable[str]) -> Report:
         weights = Path(folder) / "weights.npz"
         curves = {}
         for name in ["mlsql", *(n for n in names if n not in ("mlsql", "numpy by hand", "limit")), "numpy by hand"]:
-            contender = side(name, small, weights)
+            contender = side(name, small, "--weights", weights)
             if name == "mlsql":
                 contender.ask("draw")
             answer = contender.ask("curve")
@@ -236,7 +235,7 @@ def prediction_table(found: Report) -> str:
 def remarks(rows: dict[str, Report]) -> Iterable[str]:
     """What mlsql said about each problem, and what all epochs took where there are several."""
     for title, found in rows.items():
-        for notice in found["facts"].get("mlsql", {}).get("notices", []):
+        for notice in found["facts"].get("mlsql", {}).get("code", []):
             yield f"{title}: {notice}"
         epochs, steps = found["problem"]["epochs"], found["problem"]["steps"]
         if epochs > 1:
@@ -298,7 +297,7 @@ if __name__ == "__main__":
     parser.add_argument("--database", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.problem:
-        serve_training(given.side, given.problem, given.weights)
+        serve_training(given.side, given.problem, given.weights, given.warm_up)
     elif given.database:
         serve({"run": lambda: attempted(lambda: scoring.RUNS[given.side](given.database))})
     else:

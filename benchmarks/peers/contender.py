@@ -36,6 +36,10 @@ class Contender(ABC):
             self.epoch()
         return (time.perf_counter() - began) / (self.problem.epochs * self.problem.steps)
 
+    def warm(self, seconds: float) -> None:
+        """Run once more, now that everything is compiled."""
+        self.seconds()
+
     def curve(self, first: Weights, epochs: int) -> list[float]:
         """The loss of each epoch from the given weights."""
         self.restart(first)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from sides import losses, parameters
 
 from .contender import Contender, Unable
 from .problem import MOMENTUM, RATE, Problem, Weights
+
+LEAST = 1.0  # seconds of a run that is timed: one that is worth compiled steps takes them
 
 
 def model(problem: Problem) -> str:
@@ -26,7 +29,10 @@ def model(problem: Problem) -> str:
 
 
 class Engine(Contender):
-    """Seconds come from the training log: planning and reading the table are not part of a step."""
+    """Seconds come from the training log: planning and reading the table are not part of a step.
+
+    Whether steps are compiled is left to mlsql, as it is for a user.
+    """
 
     def __init__(self, problem: Problem) -> None:
         import pyarrow as pa
@@ -41,34 +47,41 @@ class Engine(Contender):
         self.con.execute("CREATE TABLE rows AS SELECT * FROM given")
         self.con.unregister("given")
         self.con.execute(model(problem))
-        self.notices: list[str] = []
+        self.epochs = max(2, problem.epochs)
 
-    def train(self, limit: str, rate: float = RATE, shuffle: bool = True) -> None:
+    def statement(self, limit: str, rate: float = RATE, shuffle: bool = True, within: str = "") -> str:
         """A run from first weights that depend on the seed alone."""
-        cursor = self.con.execute(
+        return (
             f"TRAIN net ON rows FROM SCRATCH WITH SGD (learning_rate = {rate}, momentum = {MOMENTUM}, "
-            f"batch_size = {self.problem.batch}, shuffle = {shuffle}, {limit})"
+            f"batch_size = {self.problem.batch}, shuffle = {shuffle}, {limit}) {within}"
         )
-        self.notices = [text for _, text in cursor.messages]
+
+    def warm(self, seconds: float) -> None:
+        """A long run, beside which its steps are compiled where that pays. Later runs are as long as LEAST."""
+        if seconds >= 1:
+            self.con.execute(self.statement("epochs = 1000000", within=f"WITHIN {int(seconds)} SECONDS"))
+        if self.problem.epochs == 1:
+            self.epochs = max(2, math.ceil(LEAST / (self.problem.steps * self.seconds())))
 
     def seconds(self) -> float:
-        """Of a step of the last of two epochs, or of all where the problem asks for several."""
-        self.train(f"epochs = {max(2, self.problem.epochs)}", shuffle=self.problem.shuffle)
+        """Of a step of the last epoch, or averaged over all where the problem asks for several."""
+        problem = self.problem
+        self.con.execute(self.statement(f"epochs = {self.epochs}", shuffle=problem.shuffle))
         [(rate, all_epochs, step)] = self.con.execute(
             "SELECT rows_per_second, seconds, step FROM mlsql.training_log ORDER BY run_id DESC, epoch DESC LIMIT 1"
         ).fetchall()
-        return float(self.problem.batch / rate if self.problem.epochs == 1 else all_epochs / step)
+        return float(problem.batch / rate if problem.epochs == 1 else all_epochs / step)
 
     def drawn(self) -> Weights:
         """The first weights of a run: a step this small leaves them as they are. The catalog has (inputs, outputs)."""
-        self.train("steps = 1", rate=1e-30)
+        self.con.execute(self.statement("steps = 1", rate=1e-30))
         found = parameters(self.con, "net")
         names = [f"h{number}" for number in range(1, len(self.problem.layers))] + ["score"]
         return [(found[f"{name}.weight"].T, found[f"{name}.bias"]) for name in names]
 
     def curve(self, first: Weights, epochs: int) -> list[float]:
         """The losses of the log; the first weights are those of ``drawn``."""
-        self.train(f"epochs = {epochs}", shuffle=False)
+        self.con.execute(self.statement(f"epochs = {epochs}", shuffle=False))
         return losses(self.con)
 
     def restart(self, first: Weights) -> None:
@@ -78,5 +91,9 @@ class Engine(Contender):
         raise Unable("TRAIN runs whole epochs")
 
     def facts(self) -> dict[str, Any]:
-        """The notices of the last run, which tell what code it ran."""
-        return {**super().facts(), "notices": self.notices}
+        """What EXPLAIN and the notices of a run say of the code that it takes."""
+        statement = self.statement(f"epochs = {self.epochs}", shuffle=self.problem.shuffle)
+        cursor = self.con.execute(statement)
+        explained = [str(row[0]) for row in self.con.execute(f"EXPLAIN {statement}").fetchall()]
+        told = [line for line in explained if line.startswith(("compiled", "interpreted"))]
+        return {**super().facts(), "epochs": self.epochs, "code": [*told, *(text for _, text in cursor.messages)]}

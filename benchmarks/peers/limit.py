@@ -45,6 +45,10 @@ class Limit:
         bytes_time = 4 * problem.batch * problem.sizes[0] / stream + 2 * weights / cached
         return max(problem.flops / product, bytes_time)
 
+    def warm(self, seconds: float) -> None:
+        """Measure once more."""
+        self.seconds()
+
     def bandwidth(self, size: int) -> float:
         """Bytes a second when all cores together read so many bytes repeatedly, the best of three."""
         cores = len(os.sched_getaffinity(0))
