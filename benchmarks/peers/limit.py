@@ -93,7 +93,7 @@ def reader() -> Callable[[np.ndarray, int], float]:
     """A compiled loop that adds up an array so many times."""
     import numba
 
-    @numba.njit(nogil=True, fastmath=True)  # type: ignore[untyped-decorator]
+    @numba.njit(nogil=True, fastmath=True)
     def read(values: np.ndarray, times: int) -> float:
         total = np.float32(0)
         for _ in range(times):
