@@ -29,12 +29,14 @@ COLOURS = [  # of a bar on light and on dark ground; told apart by lightness too
 STYLE = """
   text { font: 12px system-ui, sans-serif; fill: #24292f }
   .small { font-size: 11px; fill: #57606a }
+  .ground { fill: #ffffff }
   .grid { stroke: #d0d7de; stroke-width: 1 }
   .limit { stroke: #24292f; stroke-width: 2; stroke-dasharray: 5 3 }
 """
 DARK = """
     text { fill: #e6edf3 }
     .small { fill: #9198a1 }
+    .ground { fill: #0d1117 }
     .grid { stroke: #3d444d }
     .limit { stroke: #e6edf3 }
 """
@@ -122,6 +124,7 @@ def draw(found: dict[str, Any]) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" aria-label="{subject}">',
         style(len(names)),
+        f'<rect class="ground" width="{width}" height="{height}"/>',  # the page's own ground may be of the other scheme
         f'<text x="{LEFT}" y="18" font-weight="600">{escape(subject)}</text>',
         *legend(names),
         *grid(scale, width),
