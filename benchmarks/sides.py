@@ -14,6 +14,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -59,11 +60,15 @@ def peak_megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def alternate(sides: Sequence[Side], rounds: int, request: str = "round") -> dict[str, list[float]]:
-    """The seconds that each contender reports, ``rounds`` times in turn."""
+def alternate(sides: Sequence[Side], rounds: int, request: str = "round", pause: float = 0.0) -> dict[str, list[float]]:
+    """The seconds that each contender reports, ``rounds`` times in turn.
+
+    A pause before each lets the threads of the one before go to sleep: some pools wait actively for a while.
+    """
     seconds: dict[str, list[float]] = {side.name: [] for side in sides}
     for _ in range(rounds):
         for side in sides:
+            time.sleep(pause)
             seconds[side.name].append(side.ask(request)["seconds"])
     return seconds
 
@@ -112,12 +117,20 @@ def keep(found: Report, path: Path | None) -> None:
 def machine(*packages: str) -> Report:
     """What the figures were measured on, and with which versions of the named packages."""
     facts: Report = {"processor": processor(), "cores": os.cpu_count(), "load_average": os.getloadavg()[0]}
+    facts |= {"python": platform.python_version(), "blas": blas()}
     for package in ("numpy", "duckdb", *packages):
         try:
             facts[package] = version(package)
         except PackageNotFoundError:
             facts[package] = None
     return facts
+
+
+def blas() -> str:
+    """The library that NumPy was built to take its matrix products from, and its version."""
+    built: Any = np.show_config(mode="dicts")
+    found = built["Build Dependencies"]["blas"]
+    return f"{found['name']} {found['version']}"
 
 
 def processor() -> str:
