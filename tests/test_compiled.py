@@ -55,6 +55,8 @@ def product(x: Array, y: Array, out: Array) -> None:
 
 def meet(gate: Any, threads: int) -> None:
     """Threads that meet without spinning: one barrier a gate."""
+    if threads == 1:
+        return
     with LOCK:
         barrier = BARRIERS.setdefault(id(gate), threading.Barrier(threads))
     barrier.wait(60)

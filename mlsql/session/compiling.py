@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..executor.device import cores
 from ..figures import duration
 from ..optimizer.cost import price, step_seconds
 from ..optimizer.frequency import Frequency
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from ..executor.compiled.source import Compiled
 
 LOADING = 0.2  # seconds to load Numba and a module that is compiled already
+WORTH_SHARING = 5e-5  # seconds of a step from which on threads that share it save more than they wait for each other
 WORTH_A_LOOK = 0.2  # seconds of a run from which on it pays to make the module's text and look for it
 
 
@@ -49,6 +51,11 @@ def compilation(session: Session, planned: Planned, settings: Settings) -> Compi
     if isinstance(module, str):
         return Compilation(None, False, f"interpreted: {module}")
     fast = sum(price(w, machine) for w in module.fusion.work()) * steps
+    threads = 1 if settings.options["deterministic"] or fast < WORTH_SHARING * steps else cores()
+    if threads > 1:
+        shared = compiled(loop, threads)
+        assert not isinstance(shared, str)
+        module = shared
     pause = module.compile_seconds(machine.compile_line)
     told = f"all steps take about {duration(interpreted)} interpreted, {duration(fast)} compiled"
     told += f" and {duration(pause)} to compile"

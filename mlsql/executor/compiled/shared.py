@@ -1,10 +1,13 @@
-"""Loops that several threads share: each takes some of the rows, or of the numbers where there are no rows.
+"""Loops that several threads share: a share is some of the rows, or of the numbers where there are no rows.
 
-What is folded over a loop is folded by each thread for its share, and then put together in the order of the threads, so
-that the same number of threads gives the same bits. Loops that write wherever an index says belong to one thread.
+What is folded over a loop is folded for each share, and then put together in the order of the shares. How many shares
+there are is fixed when the module is made, and threads that are fewer take several: so any number of threads gives the
+same bits. Of a loop that writes wherever an index says, the first share is all.
 """
 
 from __future__ import annotations
+
+import math
 
 from ...planner.node import At, Node
 from ...planner.ops import Concat, Put, Reduce, ScatterAdd, Segment, Sum
@@ -14,6 +17,7 @@ from .loops import LoopWriter, Nest, SharingModule, combined, indented, index
 
 WORTH_SHARING = 4096  # numbers of a loop without rows
 STEP = 16  # shares begin at multiples of it: a register full of numbers
+SHARES = "for p in range(thread, shares, threads):"
 LINE = 8  # numbers of 64 bits of a line of cache
 
 
@@ -23,66 +27,64 @@ class SharedLoopWriter(LoopWriter):
     module: SharingModule
 
     def lines(self) -> list[str]:
-        self.partials: list[tuple[Reduce, str]] = []  # arrays in which each thread folds rows
-        self.numbers: list[tuple[Reduce, str]] = []  # numbers that each thread folds
+        self.partials: list[tuple[Reduce, str]] = []  # arrays in which each share folds rows
+        self.numbers: list[tuple[Reduce, str]] = []  # numbers that each share folds
         self.kept: list[str] = []  # lines that store single numbers
         nests = [self.inner_loop(tasks) for tasks in self.inner]
-        body = self.over_rows(nests) if self.row else self.over_entry(nests)
-        lines = [*self.comments(), *self.starts, *body]
-        if self.numbers:
-            lines += [f"parts[{self.module.part(n)}, thread * {LINE}] = {name}" for n, name in self.numbers]
+        lines = self.over_rows(nests) if self.row else self.over_entry(nests)
         if self.numbers or self.partials or self.kept or self.writes_arrays():
             lines.append("meet(gate, threads)")
         for node, name in self.numbers:
             lines += self.put_together(node, name)
-        lines += self.after
         one = [*(line for n, name in self.partials for line in self.added(n, name)), *self.kept]
         if one:
-            lines += ["if thread == 0:", *indented(one), "meet(gate, threads)"]
-        return lines
+            one = ["if thread == 0:", *indented(one), "meet(gate, threads)"]
+        return [*self.comments(), *lines, *self.after, *one]
 
     def writes_arrays(self) -> bool:
         return any(n in self.fusion.arrays or isinstance(n, Concat) for n in self.loop.nodes)
 
+    def scatters(self) -> bool:
+        """Whether rows write to places that other rows may write to as well."""
+        return any(isinstance(n, (Segment, ScatterAdd, Put)) for n in self.loop.nodes)
+
     def over_rows(self, nests: list[Nest]) -> list[str]:
-        """A share of the rows; one thread's, where rows write to others."""
+        """Shares of the rows; the first share is all of them where rows write to the same places."""
         body = [line for nest in nests for line in nest.lines()]
         if not body:
             return []
-        if any(isinstance(n, (Segment, ScatterAdd, Put)) for n in self.loop.nodes):
-            loop = [f"for r in range({self.module.rows(self.loop.rows)}):", *indented(body)]
-            return ["if thread == 0:", *indented([*self.before, *loop])]
-        count = self.module.rows(self.loop.rows)
-        share = f"first, last = share({count}, thread, threads, 1)"
-        return [*self.before, share, "for r in range(first, last):", *indented(body)]
+        loop = ["for r in range(first, last):", *indented(body)]
+        before = once(self.before) if self.scatters() else self.before
+        return self.shares(self.module.rows(self.loop.rows), not self.scatters(), 1, [*before, *loop])
 
     def over_entry(self, nests: list[Nest]) -> list[str]:
-        """A share of the numbers of an entry; single numbers are computed by every thread."""
+        """Shares of the numbers of an entry, if they are many; single numbers are computed by every thread."""
         lines: list[str] = []
         for tasks, nest in zip(self.inner, nests, strict=True):
-            if not nest.sizes and not isinstance(tasks[0].node, Concat):
-                lines += nest.lines()
-                continue
-            folds = any(isinstance(t.node, Reduce) and not is_single(t.node) for t in tasks)
-            size = tasks[0].key[0] if tasks[0].key else 1
-            entry = 1
-            for d in tasks[0].key:
-                entry *= d
-            if isinstance(tasks[0].node, Concat) or folds or entry < WORTH_SHARING or size < STEP:
-                lines += ["if thread == 0:", *indented(nest.lines())]
+            parts = isinstance(tasks[0].node, Concat)
+            if not nest.sizes and not parts:
+                lines += [*self.starts, *nest.lines()]
+            elif parts or any(isinstance(t.node, Reduce) and not is_single(t.node) for t in tasks):
+                lines += self.shares("1", False, 1, once(nest.lines()))
             else:
-                lines.append(f"first, last = share({nest.sizes[0]}, thread, threads, {STEP})")
-                lines += nest.lines("first, last")
+                many = math.prod(tasks[0].key) >= WORTH_SHARING and tasks[0].key[0] >= STEP
+                lines += self.shares(nest.sizes[0], many, STEP, nest.lines("first, last"))
         return lines
+
+    def shares(self, count: str, is_divided: bool, step: int, lines: list[str]) -> list[str]:
+        """Lines that a thread runs for each of its shares of so many positions; else the first share is all of them."""
+        keep = [f"parts[{self.module.part(n)}, p * {LINE}] = {name}" for n, name in self.numbers]
+        share = f"first, last = share({count}, p, {'shares' if is_divided else 1}, {step})"
+        return [SHARES, *indented([share, *self.starts, *lines, *keep])]
 
     # -- what is folded over the loop ----------------------------------------------------------------------------------
 
     def accumulator(self, node: Reduce) -> tuple[str, str]:
-        if any(isinstance(n, (Segment, ScatterAdd, Put)) for n in self.loop.nodes):
-            return self.module.array(node), ""  # the loop is one thread's
+        if self.scatters():
+            return self.module.array(node), ""  # the first share is all of the loop
         name = self.module.partial(node.type, self.module.name(node))
         self.partials.append((node, name))
-        return name, "thread"
+        return name, "p"
 
     def added(self, node: Reduce, partial: str) -> list[str]:
         """Lines that put together the entries that the threads have folded."""
@@ -94,7 +96,7 @@ class SharedLoopWriter(LoopWriter):
         rest = self.nest(node.type.shape)
         other = f"{partial}{index(At('t', entry), node.type)}"
         rest.body.append(f"{place} = {combined(node, place, other)}")
-        return [*nest.lines(), "for t in range(1, threads):", *indented(rest.lines())]
+        return [*nest.lines(), "for t in range(1, shares):", *indented(rest.lines())]
 
     def folded(self, node: Reduce, name: str) -> None:
         if self.row or node.x.type.entry_size != 1:
@@ -108,21 +110,20 @@ class SharedLoopWriter(LoopWriter):
         first, other = f"parts[{row}, 0]", f"parts[{row}, t * {LINE}]"
         if cast:
             first, other = f"{cast}({first})", f"{cast}({other})"
-        return [f"{name} = {first}", "for t in range(1, threads):", f"    {name} = {combined(node, name, other)}"]
+        return [f"{name} = {first}", "for t in range(1, shares):", f"    {name} = {combined(node, name, other)}"]
 
     def store(self, line: str, nest: Nest) -> None:
         self.kept.append(line)
 
 
-def threads_of(count: int) -> RowSet:
-    """A row for each thread."""
-    return RowSet("threads", count)
+def once(lines: list[str]) -> list[str]:
+    """Lines that only the first share runs."""
+    return ["if p == 0:", *indented(lines)] if lines else []
 
 
-def of_threads(type: Type, count: int) -> Type:
-    """An entry of a type for each thread."""
-    assert type.rows == UNIT
-    return type.with_(rows=threads_of(count))
+def of_shares(type: Type, count: int) -> Type:
+    """An entry of a type for each share."""
+    return type.with_(rows=RowSet("shares", count))
 
 
 def shares_rows(node: Node) -> bool:

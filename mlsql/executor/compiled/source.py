@@ -22,9 +22,9 @@ from ..memory import is_view, owner
 from ..train import LoopPlan
 from .arena import Arena
 from .fusion import Fusion, Loop, Product, fixed_nodes
-from .loops import LoopWriter
+from .loops import LoopWriter, indented
 from .lower import lowered, unsupported
-from .shared import STEP, SharedLoopWriter, of_threads, shares_rows
+from .shared import SHARES, STEP, SharedLoopWriter, of_shares, shares_rows
 
 IMPORTS = """\
 from math import inf
@@ -44,16 +44,17 @@ HEAD = {  # what steps() takes besides row counts and arrays, and Numba's types
     "stop_on_nan": "boolean", "losses": "Array(float64, 1, 'C')", "rates": "Array(float64, 1, 'C')",
 }  # fmt: skip
 TEAM = {  # what it takes besides when several threads run it
-    "thread": "int64", "threads": "int64", "gate": "Array(int64, 1, 'C')", "parts": "Array(float64, 2, 'C')",
+    "thread": "int64", "threads": "int64", "shares": "int64", "gate": "Array(int64, 1, 'C')", "parts": "Array(float64, 2, 'C')",
 }  # fmt: skip
 WIDTH = 116
 
 
 @record
 class Team:
-    """How many threads run a module, how many numbers they fold together, which slots each has for itself."""
+    """Into how many shares a module divides its loops, how many numbers are folded, which slots each thread has for
+    itself."""
 
-    threads: int
+    shares: int
     parts: int
     own_slots: frozenset[int]
 
@@ -112,7 +113,7 @@ class Compiled:
         """A fresh arena for each thread; they have all slots in common but their own."""
         first = [empty(max(1, size), "uint8") for size in self.sizes]
         own = self.team.own_slots
-        others = range(1, self.team.threads)
+        others = range(1, self.team.shares)
         return [
             first,
             *([empty(max(1, a.size), "uint8") if i in own else a for i, a in enumerate(first)] for _ in others),
@@ -245,7 +246,7 @@ class _Writer:
 
     def partial(self, type: Type, hint: str) -> str:
         """An array with an entry for each thread."""
-        return self.made(of_threads(type, self.threads), self.fresh(f"{hint}_of_thread"), self.arena.scratch)
+        return self.made(of_shares(type, self.threads), self.fresh(f"{hint}_of_share"), self.arena.scratch)
 
     def part(self, node: Node) -> int:
         """The row in which the threads leave what they folded of a number."""
@@ -363,8 +364,8 @@ class _Writer:
         size = f"{out}.shape[0]"
         if not shares_rows(node):
             size, call = f"{out}.shape[1]", f"matmul({x}, {y}[:, first:last], {out}[:, first:last])"
-        share = f"first, last = share({size}, thread, threads, {STEP})"
-        return [comment, share, call, "meet(gate, threads)"]
+        share = f"first, last = share({size}, p, shares, {STEP})"
+        return [comment, SHARES, *indented([share, call]), "meet(gate, threads)"]
 
     def operand(self, node: Node) -> str:
         """The array of an operand, as many rows as there are."""
@@ -383,7 +384,7 @@ class _Writer:
 RESERVED = frozenset(
     "steps prepare run arena order batch count first_step stop_on_nan losses rates start s r g i j k l inf np njit array "
     "float32 float64 int32 int64 matmul nearest plus exp log log1p tanh erf sin cos sqrt power where maximum minimum sign "
-    "abs min max range thread threads gate parts meet share first last t".split()
+    "abs min max range thread threads shares gate parts meet share first last p t".split()
 )
 
 

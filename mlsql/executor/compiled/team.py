@@ -12,12 +12,14 @@ from typing import Any
 
 from llvmlite import ir
 from numba import njit, types
+from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic
 
 SPINS = 4000  # looks at the gate before a thread lets others run: about ten microseconds
 ARRIVED, ROUND = 0, 8  # where a gate keeps how many have arrived and the number of the round, on lines of their own
 LINE = 8  # numbers of 64 bits of a line of cache
-PAUSE = {"x86_64": "pause", "AMD64": "pause", "aarch64": "yield", "arm64": "yield"}.get(platform.machine())
+ON_X86, ON_ARM = ("llvm.x86.sse2.pause", ()), ("llvm.aarch64.hint", (1,))
+PAUSE = {"x86_64": ON_X86, "AMD64": ON_X86, "aarch64": ON_ARM, "arm64": ON_ARM}.get(platform.machine())
 
 _yield = types.ExternalFunction("sched_yield", types.int32())
 
@@ -64,7 +66,10 @@ def _pause(typing: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         if PAUSE is not None:
-            builder.asm(ir.FunctionType(ir.VoidType(), []), PAUSE, "", (), True)
+            name, values = PAUSE
+            numbers = [ir.Constant(ir.IntType(32), v) for v in values]
+            kind = ir.FunctionType(ir.VoidType(), [n.type for n in numbers])
+            builder.call(get_or_insert_function(builder.module, kind, name), numbers)
         return context.get_dummy_value()
 
     return types.void(), generate

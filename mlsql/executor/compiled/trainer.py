@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from ...planner.node import Node, walk
 from ...planner.ops import Column, Parameter, Positions, State
@@ -17,23 +18,34 @@ from ...planner.plan import Plan
 from ..device import Array
 from ..run import evaluate
 from ..train import Limits, Outcome, Stride, Trainer
+from .pace import Pace
 from .shared import LINE
 from .source import Compiled, Team
 
-STRIDE_SECONDS = 0.05  # between looks at the clock, the keyboard and whoever waits for progress
 NO_ORDER = np.zeros(0, np.int64)
 
 
-def together(runs: Sequence[Callable[..., int]], team: Team, *arguments: Any) -> int:
-    """Run the function of each thread at the same time; they meet at a common gate."""
-    threads = len(runs)
-    gate, parts = np.zeros(2 * LINE, np.int64), np.zeros((max(1, team.parts), threads * LINE))
-    submit = pool(os.getpid(), threads - 1).submit
-    others = [submit(run, *arguments, i, threads, gate, parts) for i, run in enumerate(runs[1:], 1)]
-    done = runs[0](*arguments, 0, threads, gate, parts)
+def together(runs: Sequence[Callable[..., int]], team: Team, threads: int, *arguments: Any) -> int:
+    """Run the function on some threads at the same time; they meet at a common gate."""
+    gate, parts = np.zeros(2 * LINE, np.int64), np.zeros((max(1, team.parts), team.shares * LINE))
+    common = threads, team.shares, gate, parts
+    submit = pool(os.getpid(), team.shares - 1).submit
+    others = [submit(runs[i], *arguments, i, *common) for i in range(1, threads)]
+    done = runs[0](*arguments, 0, *common)
     for other in others:
         other.result()
     return done
+
+
+def one_thread_of_blas() -> Any:
+    """While this lasts, each of our threads calls BLAS by itself."""
+    return libraries().limit(limits=1, user_api="blas")
+
+
+@functools.cache
+def libraries() -> ThreadpoolController:
+    """The libraries of this process that have pools of threads."""
+    return ThreadpoolController()
 
 
 @functools.cache
@@ -56,7 +68,7 @@ class CompiledTrainer(Trainer):
         self.functions: Any = None  # the module's functions, once they are there
         self.compiled: Any = None  # the function that runs steps over the present columns
         self.arenas = module.allocate(np.empty)
-        self.count = 1  # steps of the next stride
+        self.pace = Pace([1] if module.team.shares == 1 else [module.team.shares, 1])
         self.compiled_from: int | None = None  # the first step that was compiled
 
     def run(self, limits: Limits) -> Outcome:
@@ -81,7 +93,7 @@ class CompiledTrainer(Trainer):
                     left = -(-(len(order) - at) // size)
                     if limits.steps is not None:
                         left = min(left, limits.steps - self.step_count)
-                    stride = self.run_compiled(order[at:], min(left, self.count))
+                    stride = self.run_compiled(order[at:], left)
                 else:
                     stride = self.stride((order[at : at + size],))
                 at += size * len(stride.losses)
@@ -103,12 +115,14 @@ class CompiledTrainer(Trainer):
         return True
 
     def bound(self) -> Callable[..., int]:
-        """The compiled function over the present columns and states."""
+        """The compiled function over the present columns and states, given the number of threads."""
         module = self.module
         counts = self.row_counts(module.row_counts, self.feed.batch_size)
         leaves = [*(counts[r] for r in module.row_counts), *(self.array(n) for n in module.arrays)]
         runs = [self.functions.prepare(arena, *leaves) for arena in self.arenas]
-        return runs[0] if len(runs) == 1 else functools.partial(together, runs, module.team)
+        if module.team.shares == 1:
+            return lambda threads, *arguments: int(runs[0](*arguments))
+        return functools.partial(together, runs, module.team)
 
     def array(self, node: Node) -> Array:
         """What an argument of prepare() stands for."""
@@ -121,16 +135,18 @@ class CompiledTrainer(Trainer):
         value = evaluate(Plan({"value": node}), leaves, self.row_counts(row_sets, 1))["value"]
         return np.asarray(value, node.type.element.storage, order="C")
 
-    def run_compiled(self, order: Array, count: int) -> Stride:
-        """So many steps over the first rows of an order."""
+    def run_compiled(self, order: Array, most: int) -> Stride:
+        """Some steps, at most so many, over the first rows of an order."""
         if self.compiled_from is None:
             self.compiled_from = self.step_count + 1
+        threads, count = self.pace.next()
+        count = min(count, most)
         losses, rates = np.empty(count), np.empty(count)
         began = time.perf_counter()
         size = self.feed.batch_size
-        done = self.compiled(order, size, count, self.step_count + 1, self.stop_on_nan, losses, rates)
-        each = (time.perf_counter() - began) / done
-        self.count = max(1, min(int(STRIDE_SECONDS / max(each, 1e-9)), 8 * self.count))
+        with one_thread_of_blas():
+            done = self.compiled(threads, order, size, count, self.step_count + 1, self.stop_on_nan, losses, rates)
+        self.pace.took(threads, done, time.perf_counter() - began)
         rows = [size] * done if self.plan.index is not None else [self.feed.rows] * done
         if self.plan.index is not None and done * size > len(order):
             rows[-1] = len(order) - (done - 1) * size
