@@ -74,7 +74,7 @@ def measure(rounds: int) -> Report:
         folder = Path(name)
         database(folder / "fresh.duckdb")
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-        environment |= {"PYTHONPYCACHEPREFIX": str(folder / "bytecode"), "XDG_CACHE_HOME": str(folder / "cache")}
+        environment |= {"PYTHONPYCACHEPREFIX": str(folder / "bytecode"), "MLSQL_CACHE": str(folder / "cache")}
         for warm_up in (True, *[False] * rounds):
             for name, program in PROGRAMS.items():
                 whole, computed = run(program, folder, environment)

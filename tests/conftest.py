@@ -24,6 +24,7 @@ import fnmatch
 import math
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,14 @@ from typing import Any
 import pytest
 
 os.environ["MLSQL_MACHINE"] = "default"  # plans are those of the assumed machine, wherever the tests run
+CACHE = tempfile.TemporaryDirectory(prefix="mlsql-tests-", ignore_cleanup_errors=True)  # no test sees the user's own
+os.environ["MLSQL_CACHE"] = CACHE.name
 
 DIRECTIVE = re.compile(r"^(ok|rows|plan|error|same)\b ?(.*)$")
+
+
+def pytest_unconfigure() -> None:
+    CACHE.cleanup()
 
 
 def pytest_collect_file(parent: pytest.Collector, file_path: Path) -> pytest.Collector | None:

@@ -162,7 +162,7 @@ def outcome(seed: int, kind: type[CompiledTrainer], tolerance: float = 2e-3, thr
     if isinstance(module, str):
         return f"interpreted: {module}"
     expected = trained(Trainer, case, seed)
-    found = trained(kind, case, seed, module=module, wait=True)
+    found = trained(kind, case, seed, module=module, wait=True, notice=pytest.fail)
     return "\n".join(differences(expected, found, tolerance)) or "the same"
 
 

@@ -286,6 +286,7 @@ def test_a_product_that_stalls_is_left_out() -> None:
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A cache folder of its own, a process that has measured nothing, and a calibration that costs nothing."""
+    monkeypatch.delenv("MLSQL_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("MLSQL_MACHINE", "measured")
     monkeypatch.setattr(session_machine, "_of_this_process", {})
@@ -349,6 +350,7 @@ def test_a_place_that_cannot_be_written_is_no_error(cache: Path) -> None:
 
 def test_a_relative_cache_folder_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The specification of $XDG_CACHE_HOME says that relative paths are to be ignored."""
+    monkeypatch.delenv("MLSQL_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "here")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert measured.path() == tmp_path / ".cache" / "mlsql" / "machine.json"

@@ -12,16 +12,15 @@ import os
 import tempfile
 from pathlib import Path
 
+from . import cache
 from .device import Identity
 
 Measured = tuple[dict[str, float], str]  # rates by name, and when they were measured
 
 
 def path() -> Path:
-    """The file: mlsql/machine.json in $XDG_CACHE_HOME, or in ~/.cache."""
-    folder = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(folder) if os.path.isabs(folder) else Path.home() / ".cache"
-    return base / "mlsql" / "machine.json"
+    """The file: machine.json in the user's cache folder."""
+    return cache.user_folder() / "machine.json"
 
 
 def load(identity: Identity) -> Measured | None:

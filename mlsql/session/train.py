@@ -241,7 +241,8 @@ def trainer_of(session: Session, prepared: Prepared, **options: Any) -> Trainer:
         if made.module is not None and options.get("clock") is None:
             from ..executor.compiled.trainer import CompiledTrainer
 
-            kind, its_rows = CompiledTrainer, its_rows | {"module": made.module, "wait": made.wait}
+            kind = CompiledTrainer
+            its_rows |= {"module": made.module, "wait": made.wait, "notice": session.notice}
     return kind(
         prepared.loop,
         prepared.dataset.columns,

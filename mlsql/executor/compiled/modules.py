@@ -2,192 +2,198 @@
 
 Numba keeps machine code only for functions that come from a file. So every module is a file of its own, in a folder of
 the user's cache that is named by the hash of all that decides its machine code: the text, the versions of Numba, LLVM
-and mlsql's own compiled functions, the processor. A folder is complete once its ``seal`` is there, which holds a
-checksum of each file. What does not match its seal is thrown away and built again.
+and mlsql's own compiled functions, the processor. A module is compiled in a draft beside the others, sealed with a
+checksum of each file, and renamed: it is there whole or not at all. What does not match its seal is built again.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.util
 import json
 import os
-import shutil
-import stat
-import subprocess
 import sys
 import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-import llvmlite
-import llvmlite.binding as llvm
-import numba
-import numpy as np
-
-from . import blas
+from .. import cache
+from . import library, room
 
 NAME = "generated.py"
 SEAL = "seal.json"
-MOST_BYTES = 256 << 20  # of all modules together; those that were used longest ago make room
-RUNTIME = (
-    "blas.py",
-    "team.py",
-    "functions.py",
-    "formulas.py",
-    "number.py",
-)  # files whose code becomes part of a module
+MOST_LOADED = 64  # modules that a process keeps
+HARMLESS = ("NUMBA_CACHE_DIR", "NUMBA_CACHE_LOCATOR_CLASSES", "NUMBA_DEBUG_CACHE", "NUMBA_NUM_THREADS")
+
+_lock = threading.RLock()  # held by the thread that compiles or loads
+_modules: OrderedDict[str, ModuleType] = OrderedDict()  # those of this process by their text, the last used at the end
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.RLock()  # the thread that held it does not exist here
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+# -- which module ------------------------------------------------------------------------------------------------------
 
 
 def home() -> Path:
-    """The folder of all modules, private to the user; a temporary one where the user has no cache."""
-    base = os.environ.get("MLSQL_CACHE") or os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    folder = Path(base) / "mlsql" / "compiled"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if is_private(folder) and os.access(folder, os.W_OK):
-            return folder
-    except OSError:
-        pass
-    return _temporary()
-
-
-def is_private(folder: Path) -> bool:
-    """Whether nobody else can write into a folder: machine code is run as it is found there."""
-    if not hasattr(os, "getuid"):
-        return True
-    facts = folder.stat()
-    return facts.st_uid == os.getuid() and not facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-
-
-@functools.cache
-def _temporary() -> Path:
-    return Path(tempfile.mkdtemp(prefix="mlsql-compiled-"))
+    """The folder of all modules. Raises OSError if there is no place for one."""
+    return cache.private_folder("compiled")
 
 
 @functools.cache
 def circumstances() -> str:
-    """What decides machine code besides a module's text."""
-    here = Path(__file__).parent
-    library = blas.declare()
-    facts = [numba.__version__, llvmlite.__version__, np.__version__, sys.version, library.integer]
-    facts += [llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]
-    facts += [(here / name).read_text() for name in RUNTIME]
+    """What decides machine code besides a module's text. Nothing here loads Numba."""
+    import llvmlite.binding as llvm  # its share of Numba's half second is a fiftieth of a second
+
+    found = library.library()
+    facts: list[Any] = [version("numba"), version("llvmlite"), version("numpy"), sys.version, found and found.integer]
+    facts += [llvm.get_process_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]
+    facts += sorted(s for s in os.environ.items() if s[0].startswith("NUMBA_") and s[0] not in HARMLESS)
+    facts += [file.read_text("utf-8") for file in sorted(Path(__file__).parent.glob("*.py"))]
     return "\n".join(map(str, facts))
 
 
-def folder_of(source: str) -> Path:
-    """Where a module lies or will lie."""
-    return home() / hashlib.sha256(f"{circumstances()}\n{source}".encode()).hexdigest()[:32]
+def name_of(source: str) -> str:
+    """The name of a module's folder."""
+    return hashlib.sha256(f"{circumstances()}\n{source}".encode()).hexdigest()[:32]
 
 
 def is_ready(source: str) -> bool:
-    """Whether a module is there, whole and as it was compiled."""
-    folder = folder_of(source)
+    """Whether a module is loaded, or there, whole and as it was compiled."""
     try:
-        seal = json.loads((folder / SEAL).read_text())
-        return (folder / NAME).read_text() == source and seal == checksums(folder) and len(seal) > 1
-    except (OSError, ValueError):
+        return source in _modules or is_whole(home() / name_of(source), source)
+    except OSError:
+        return False
+
+
+def is_whole(folder: Path, source: str) -> bool:
+    """Whether a folder holds what its seal says, machine code included."""
+    try:
+        seal = json.loads((folder / SEAL).read_bytes())
+        return (folder / NAME).read_bytes() == source.encode() and seal == checksums(folder) and len(seal) > 1
+    except (OSError, ValueError, RecursionError):
         return False
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """The hash of every file of a module, by its name."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != SEAL and p.suffix != ".pyc")
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    """The hash of every file of a module, by its name. Raises OSError if one cannot be read."""
+    files = sorted(p for p in folder.rglob("*") if p.name != SEAL and not p.is_dir())
+    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
-def build(source: str) -> ModuleType:
-    """Compile a module and keep it; what lay there before is replaced."""
-    make_room()
-    final = folder_of(source)
-    draft = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
-    try:
-        (draft / NAME).write_text(source)
-        shutil.rmtree(final, ignore_errors=True)
+# -- loading and building ----------------------------------------------------------------------------------------------
+
+
+def loaded(source: str) -> ModuleType:
+    """The module of a source: out of the cache if it is whole, else built. Raises OSError if no file can be written."""
+    with _lock:
+        return kept(source) or remembered(source, build(source))
+
+
+def kept(source: str) -> ModuleType | None:
+    """The module of a source if it need not be compiled."""
+    with _lock:
+        if source in _modules:
+            return remembered(source, _modules[source])
         try:
-            draft.rename(final)
-        except OSError:  # another process was faster
-            return module_in(final)
-        module = module_in(final)
-        seal = final / f"{SEAL}.new"
-        seal.write_text(json.dumps(checksums(final)))
-        seal.replace(final / SEAL)
-        return module
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+            folder = home() / name_of(source)
+            with suppress(OSError):
+                os.utime(folder)  # whoever makes room sees that it is in use
+            if is_whole(folder, source):
+                return remembered(source, module_in(folder, source))
+        except Exception:  # a file went away or changed since it was checked: what fails then is up to pickle and Numba
+            return None
+        return None
 
 
-def module_in(folder: Path) -> ModuleType:
-    """Import the module of a folder; Numba compiles it unless its machine code is there."""
-    blas.declare()
-    spec = importlib.util.spec_from_file_location(f"mlsql_generated_{folder.name}", folder / NAME)
-    assert spec is not None and spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # Numba looks for it there
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        del sys.modules[spec.name]
+def remembered(source: str, module: ModuleType) -> ModuleType:
+    """The module, kept as the one that was used last."""
+    _modules[source] = module
+    _modules.move_to_end(source)
+    while len(_modules) > MOST_LOADED:
+        _modules.popitem(last=False)
     return module
 
 
-@functools.lru_cache(64)
-def loaded(source: str) -> ModuleType:
-    """The module of a source: out of the cache if it is whole, else built."""
-    if is_ready(source):
-        folder = folder_of(source)
-        os.utime(folder)
-        return module_in(folder)
-    return build(source)
+def build(source: str, folder: Path | None = None) -> ModuleType:
+    """Compile a module and keep it in a folder of modules, by default the user's, else a temporary one.
+
+    Raises OSError if files can be written nowhere.
+    """
+    with _lock:
+        try:
+            return built_in(home() if folder is None else folder, source)
+        except OSError:  # no room, say, or a folder that was removed just now
+            if folder is not None:
+                raise
+        return built_in(cache.temporary_folder("compiled"), source)
 
 
-def make_room() -> None:
-    """Remove the modules that were used longest ago until the rest is small enough."""
-    folders = [p for p in home().iterdir() if p.is_dir() and not p.name.startswith(".")]
-    facts = sorted(((p.stat().st_mtime, size_of(p), p) for p in folders), reverse=True)
-    total = 0
-    for _, size, folder in facts:
-        total += size
-        if total > MOST_BYTES:
-            shutil.rmtree(folder, ignore_errors=True)
+def built_in(folder: Path, source: str) -> ModuleType:
+    """Compile a module into a folder of modules. Raises OSError if files cannot be written there."""
+    room.make_room(folder)
+    name = name_of(source)
+    draft = Path(tempfile.mkdtemp(prefix=f"{room.HIDDEN}{name}-", dir=folder))
+    try:
+        (draft / NAME).write_bytes(source.encode())
+        module = module_in(draft, source)
+        (draft / SEAL).write_text(json.dumps(checksums(draft)))
+        publish(draft, folder / name, source)
+        return module
+    finally:
+        room.remove(draft)
 
 
-def size_of(folder: Path) -> int:
-    """The bytes of all files of a folder."""
-    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+def publish(draft: Path, final: Path, source: str) -> None:
+    """Give a sealed draft its name, unless a whole module has it already, which another process put there."""
+    for _ in range(2):
+        try:
+            draft.rename(final)
+            return
+        except OSError:
+            if is_whole(final, source):
+                return
+            room.discard(final)
 
 
-class Background:
-    """A module that another process compiles while this one goes on."""
+def module_in(folder: Path, source: str) -> ModuleType:
+    """Run the module of a folder; Numba compiles it unless its machine code is there.
 
-    def __init__(self, source: str) -> None:
-        self.source = source
-        self.draft = tempfile.NamedTemporaryFile("w", suffix=".py", delete=False)  # noqa: SIM115
-        with self.draft as file:
-            file.write(source)
-        command = [sys.executable, "-m", __name__, file.name]
-        quiet = subprocess.DEVNULL
-        self.process = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=subprocess.PIPE)
-
-    def is_done(self) -> bool:
-        """Whether the process has ended."""
-        return self.process.poll() is not None
-
-    def module(self) -> ModuleType:
-        """What it compiled."""
-        self.process.wait()
-        return loaded(self.source)
+    No bytecode is read or kept: it has no checksum.
+    """
+    file = str(folder / NAME)
+    module = ModuleType(f"mlsql_generated_{name_of(source)}")
+    module.__file__ = file
+    with _lock, beside_the_source():
+        sys.modules[module.__name__] = module  # Numba looks for it there
+        try:
+            exec(compile(source, file, "exec"), module.__dict__)
+        finally:
+            sys.modules.pop(module.__name__, None)
+    return module
 
 
-def main() -> None:
-    """Build the module of a file."""
-    path = Path(sys.argv[1])
-    source = path.read_text()
-    path.unlink()
-    if not is_ready(source):
-        build(source)
+@contextmanager
+def beside_the_source() -> Iterator[None]:
+    """Numba keeps machine code where the source is, whatever it is told to do with that of other programs."""
+    import numba
 
-
-if __name__ == "__main__":
-    main()
+    config: Any = numba.config
+    told = config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES
+    config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES = "", "InTreeCacheLocator"
+    try:
+        yield
+    finally:
+        config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES = told

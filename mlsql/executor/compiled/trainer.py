@@ -58,12 +58,15 @@ class CompiledTrainer(Trainer):
     """Runs a loop plan by its compiled module, many steps a call.
 
     With ``wait`` the module is there before the first step; else another process compiles it while interpreted steps
-    go on, and the compiled ones take over between two batches.
+    go on, and the compiled ones take over between two batches. Where that comes to nothing, ``notice`` is told why and
+    all steps are interpreted.
     """
 
-    def __init__(self, *arguments: Any, module: Compiled, wait: bool, **options: Any) -> None:
+    def __init__(
+        self, *arguments: Any, module: Compiled, wait: bool, notice: Callable[[str], None], **options: Any
+    ) -> None:
         super().__init__(*arguments, **options)
-        self.module, self.wait = module, wait
+        self.module, self.wait, self.notice = module, wait, notice
         self.compiling: Any = None  # the process that compiles, while it does
         self.functions: Any = None  # the module's functions, once they are there
         self.compiled: Any = None  # the function that runs steps over the present columns
@@ -74,10 +77,16 @@ class CompiledTrainer(Trainer):
     def run(self, limits: Limits) -> Outcome:
         from . import modules
 
-        if self.wait or modules.is_ready(self.module.source):
-            self.functions = modules.loaded(self.module.source)
-        else:
-            self.compiling = modules.Background(self.module.source)
+        source = self.module.source
+        try:
+            self.functions = modules.loaded(source) if self.wait else modules.kept(source)
+        except OSError as error:
+            self.notice(f"steps are interpreted: there is no place to keep compiled code: {error}")
+            return super().run(limits)
+        if self.functions is None:
+            from .background import background
+
+            self.compiling = background(source)
         return super().run(limits)
 
     def strides(self, limits: Limits) -> Iterator[Stride]:
@@ -106,13 +115,21 @@ class CompiledTrainer(Trainer):
 
     def is_compiled(self) -> bool:
         """Whether the next step can be a compiled one."""
-        if self.functions is None:
-            if not self.compiling.is_done():
-                return False
-            self.functions = self.compiling.module()
+        if self.functions is None and not self.switched():
+            return False
         if self.compiled is None:
             self.compiled = self.bound()
         return True
+
+    def switched(self) -> bool:
+        """Whether the process that compiles has ended well; if it has failed, nobody waits for it any more."""
+        if self.compiling is None or not self.compiling.is_done():
+            return False
+        self.functions = self.compiling.module()
+        if self.functions is None:
+            self.notice(f"steps are interpreted: {self.compiling.failure}")
+        self.compiling = None
+        return self.functions is not None
 
     def bound(self) -> Callable[..., int]:
         """The compiled function over the present columns and states, given the number of threads."""
