@@ -519,9 +519,13 @@ def test_memory_and_time_are_kept_and_told_of(db):
         "CREATE MODEL m INPUT (x FLOAT[20]) TARGET (y FLOAT) "
         "AS SELECT LINEAR(x, 1) AS prediction MINIMIZE AVG((prediction - y) ** 2)"
     )
-    with pytest.raises(mlsql.OperationalError, match="does not fit into 100 KB: its columns take about 336 KB") as e:
-        db.execute("TRAIN m ON rows MEMORY '100KB'")
+    with pytest.raises(mlsql.OperationalError, match="does not fit into 2 KB: to stream its rows takes about") as e:
+        db.execute("TRAIN m ON rows MEMORY '2KB'")
     assert "smaller batch_size" in str(e.value)
+    cursor = db.execute("TRAIN m ON rows MEMORY '100KB'")
+    assert one(cursor)["solver"] == "ADAM"
+    assert "ADAM was chosen: the others read all rows at once" in notices(cursor)
+    assert "the rows are streamed" in notices(cursor)
     cursor = db.execute("TRAIN m ON rows MEMORY '600KB'")
     assert one(cursor)["solver"] == "ADAM"  # solvers in DOUBLE copy the rows
     assert "ADAM was chosen: NORMAL_EQUATIONS comes first but does not fit" in notices(cursor)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
+import pyarrow as pa
 
 from ..errors import DataError, Error, Place, ProgrammingError, suggest
 from ..planner.data import filled
@@ -25,6 +27,8 @@ from .vocabulary import Keys, Lookup, distinct, typed
 BATCH_ROWS = 122_880  # one of DuckDB's row groups, which no batch of its exceeds
 VECTOR_ROWS = 2048  # DuckDB's unit
 BATCH_BYTES = 8 << 20  # a batch that is still in the cache when its rows are copied to their place
+WINDOW = 1 << 20  # rows of which a share is held out at a time
+REMEMBERED = 16  # such windows, a megabyte each
 
 WHOLE = "TINYINT SMALLINT INTEGER BIGINT HUGEINT UTINYINT USMALLINT UINTEGER UBIGINT UHUGEINT".split()
 ARRAY_SUFFIX = re.compile(r"\[(\d*)\]")
@@ -50,6 +54,11 @@ class Dataset:
     columns: Mapping[str, Array]
     rows: int
 
+    @property
+    def bytes(self) -> int:
+        """The memory of the columns."""
+        return sum(a.nbytes for a in self.columns.values())
+
     def split(self, percent: float, seed: int) -> tuple[Array, Dataset]:
         """A random share of the rows held out: the positions of the others, in order, and the rows held out."""
         kept, held = split_positions(self.rows, percent, seed)
@@ -58,9 +67,43 @@ class Dataset:
 
 def split_positions(rows: int, percent: float, seed: int) -> tuple[Array, Array]:
     """The positions of the rows that are kept and of a random share that is held out, each in order."""
-    order = np.random.default_rng([seed, 2]).permutation(rows)
-    count = round(rows * percent / 100)
-    return np.sort(order[count:]), np.sort(order[:count])
+    flags = [held_flags(i, rows, percent, seed) for i in range(-(-rows // WINDOW))]
+    held = np.concatenate([np.empty(0, bool), *flags])
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def held_flags(window: int, rows: int, percent: float, seed: int) -> Array:
+    """Which of the rows of a window are held out, WINDOW rows each but the last, so that of all rows the share is."""
+    first, behind = window * WINDOW, min((window + 1) * WINDOW, rows)
+    order = np.random.default_rng([seed, 2, *([window] if window else [])]).permutation(behind - first)
+    flags = np.zeros(behind - first, bool)
+    flags[order[: round(behind * percent / 100) - round(first * percent / 100)]] = True
+    return flags
+
+
+class HeldShare:
+    """Which rows a share holds out, asked for by position, without a flag for every row in memory.
+
+    Some windows are remembered: who asks goes through the rows in order, in a few threads.
+    """
+
+    def __init__(self, rows: int, percent: float, seed: int) -> None:
+        self.rows = rows
+        self.flags = functools.lru_cache(REMEMBERED)(lambda window: held_flags(window, rows, percent, seed))
+
+    def __call__(self, positions: Array) -> Array:
+        """Whether each of the rows at these positions is held out. There is no share of rows that were not counted."""
+        positions = np.minimum(positions, self.rows - 1)
+        windows = positions // WINDOW
+        held = np.empty(len(positions), bool)
+        for window in np.unique(windows):
+            here = windows == window
+            held[here] = self.flags(int(window))[positions[here] % WINDOW]
+        return held
+
+    def of_arrow(self, positions: pa.ChunkedArray) -> pa.Array:
+        """The same as a function of DuckDB's."""
+        return pa.array(self(positions.to_numpy()))
 
 
 @record
@@ -203,6 +246,17 @@ def keys_of(storage: Storage, source: Source, model: Model) -> dict[str, Keys]:
     return {name: distinct(storage, text, query.text, query.values) for name, text in texts.items()}
 
 
+def always_there(storage: Storage, source: Source, model: Model) -> list[str]:
+    """The vocabularies whose expression is NULL in no row of a source."""
+    columns = {name: quoted(column) for name, (column, _) in source.columns.items()}
+    texts = {v.name: expression_sql(model, v.sql, v.reads, columns) for v in model.vocabularies.values()}
+    if not texts:
+        return []
+    items = ", ".join(f"bool_and(({text}) IS NOT NULL)" for text in texts.values())
+    [flags] = storage.rows(f"SELECT {items} FROM {source.query.text}", source.query.values)
+    return [name for name, flag in zip(texts, flags, strict=True) if flag]
+
+
 def expression_sql(model: Model, sql: str, reads: Sequence[str], values: Mapping[str, str]) -> str:
     """An expression over declared columns, given the SQL of each."""
     return filled(sql, lambda hole: as_declared(model, reads[int(hole)], values[reads[int(hole)]]))
@@ -223,23 +277,49 @@ def load(
     fillings: Mapping[str, Array],
 ) -> Dataset:
     """Read leaves of a model from a source. Raises DataError for NULLs, wrong lengths and unknown labels."""
-    groups = by_source(leaves.values())
-    items = [f"{source_sql(g[0], model, source)} AS c{i}" for i, g in enumerate(groups)]
-    sql = f"SELECT {', '.join(items) or '1'} FROM {source.query.text}"
-    found = lookups(storage, leaves.values(), classes)
+    sql, _ = reading(source, model, leaves)
     expected = storage.estimated_rows(sql, source.query.values) or 0
     types = {name: leaf.column.type for name, leaf in leaves.items()}
     growing = Growing(types, expected, together(model, leaves))
 
     def fill() -> None:
-        for batch in storage.read(sql, source.query.values, batch_rows(types.values())):
-            arrays: dict[str, Array] = {}
-            for i, group in enumerate(groups):
-                arrays |= leaf_arrays(batch.column(i), group, found, fillings, growing.rows + 1)
-            growing.add(arrays, batch.num_rows)
+        for arrays, rows in batches(storage, source, model, leaves, classes, fillings):
+            growing.add(arrays, rows)
 
     storage.attend(fill)
     return Dataset(growing.columns(), growing.rows)
+
+
+def reading(source: Source, model: Model, leaves: Mapping[str, DataColumn]) -> tuple[str, list[tuple[DataColumn, ...]]]:
+    """The query that reads leaves of a model, and the leaves that each of its columns gives."""
+    groups = by_source(leaves.values())
+    items = [f"{source_sql(g[0], model, source)} AS c{i}" for i, g in enumerate(groups)]
+    return f"SELECT {', '.join(items) or '1'} FROM {source.query.text}", groups
+
+
+def batches(
+    storage: Storage,
+    source: Source,
+    model: Model,
+    leaves: Mapping[str, DataColumn],
+    classes: Classes,
+    fillings: Mapping[str, Array],
+    most: int = BATCH_ROWS,
+) -> Iterator[tuple[dict[str, Array], int]]:
+    """The rows of a source as they come, at most so many at a time, each batch with how many it has.
+
+    Raises what ``load`` raises.
+    """
+    sql, groups = reading(source, model, leaves)
+    found = lookups(storage, leaves.values(), classes)
+    first_row = 1
+    count = min(most, batch_rows(leaf.column.type for leaf in leaves.values()))
+    for batch in storage.read(sql, source.query.values, count):
+        arrays: dict[str, Array] = {}
+        for i, group in enumerate(groups):
+            arrays |= leaf_arrays(batch.column(i), group, found, fillings, first_row)
+        first_row += batch.num_rows
+        yield arrays, batch.num_rows
 
 
 def source_sql(leaf: DataColumn, model: Model, source: Source) -> str:
@@ -269,8 +349,11 @@ def together(model: Model, leaves: Mapping[str, DataColumn]) -> list[tuple[str, 
     return [names for names in named if all(n in leaves and leaves[n].vocabulary is None for n in names)]
 
 
-def check_indexes(model: Model, dataset: Dataset) -> None:
-    """Labels that are used as positions must be whole numbers from 0 up to the number of scores."""
+def check_indexes(model: Model, dataset: Dataset, first_row: int = 1) -> None:
+    """Labels that are used as positions must be whole numbers from 0 up to the number of scores.
+
+    ``first_row`` is the number of the first row, as a person counts them.
+    """
     for check in model.index_checks:
         values = dataset.columns.get(check.column.name)
         if values is None or not len(values) or check.column.type.element.kind == "category":
@@ -279,7 +362,7 @@ def check_indexes(model: Model, dataset: Dataset) -> None:
         if wrong.any():
             row = int(wrong.argmax())
             raise DataError(
-                f'column "{check.column.name}" has the label {values[row]} in row {row + 1}; '
+                f'column "{check.column.name}" has the label {values[row]} in row {first_row + row}; '
                 f"the model has scores for the classes 0 to {int(check.size) - 1}",  # type: ignore[arg-type]
                 place=check.place,
                 hint=f"CLASSES({check.column.name}) counts the classes of the data, whatever their values",

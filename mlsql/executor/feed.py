@@ -31,6 +31,9 @@ class Feed(Protocol):
     def blocks(self) -> Iterator[Block]:
         """The blocks of the next epoch. What a block holds is gone once the next one is asked for."""
 
+    def close(self) -> None:
+        """Bring no more, and hold nothing."""
+
 
 class InMemory:
     """All rows as one block; ``rows`` are the positions of those that are trained on."""
@@ -45,3 +48,6 @@ class InMemory:
     def blocks(self) -> Iterator[Block]:
         order = self.rng.permutation(self.positions) if self.shuffle else self.positions
         yield Block(self.columns, order)
+
+    def close(self) -> None:
+        """Nothing is held."""

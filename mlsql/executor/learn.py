@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
 
+from ..errors import Error
 from ..planner.data import filled
 from ..planner.model import Model, Statistic
 from ..types import concrete
@@ -21,9 +23,30 @@ Statistics = Mapping[str, Statistic]  # by parameter
 
 def copied(storage: Storage, source: Source, model: Model) -> pa.Table:
     """The columns of a source that a model reads, in the types that it declares; of none, its rows all the same."""
+    return storage.query(copying(source, model), source.query.values)
+
+
+@contextlib.contextmanager
+def copied_to_disk(storage: Storage, source: Source, model: Model) -> Iterator[int]:
+    """Inside, the same is a temporary table of DuckDB's, which goes to the disk as memory runs out; its rows."""
+    drop = f"DROP TABLE IF EXISTS temp.{COPY}"
+    storage.rows(drop)
+    storage.rows(f"CREATE TEMP TABLE {COPY} AS {copying(source, model)}", source.query.values)
+    try:
+        [(rows,)] = storage.rows(f"SELECT count(*) FROM temp.{COPY}")
+        yield rows
+    except BaseException:
+        with contextlib.suppress(Error):  # the first error is the one to tell
+            storage.rows(drop)
+        raise
+    storage.rows(drop)
+
+
+def copying(source: Source, model: Model) -> str:
+    """The query of what is copied."""
     items = [f"{as_declared(model, n, quoted(c))} AS {quoted(n)}" for n, (c, _) in source.columns.items()]
     columns = ", ".join(items) or "NULL AS nothing"
-    return storage.query(f"SELECT {columns} FROM {source.query.text}", source.query.values)
+    return f"SELECT {columns} FROM {source.query.text}"
 
 
 def statistics_of(storage: Storage, source: Source, model: Model) -> dict[str, Array]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from .. import errors
@@ -53,6 +54,45 @@ class Functions:
         self.signatures: dict[str, Signature] = {}
         self.provisional: set[str] = set()  # created in a transaction that may yet be rolled back
         self.failure: BaseException | None = None
+
+
+class MemoryLimit:
+    """A limit on what DuckDB takes besides what it has.
+
+    Cached pages of tables on disk do not count as what it has: they can go. Inside of another limit it is what DuckDB
+    had when that one began. A limit is that of the database, for all of its connections, and never higher than theirs.
+    """
+
+    def __init__(self) -> None:
+        self.held: int | None = None  # bytes that DuckDB had as the outermost limit began
+
+    @contextlib.contextmanager
+    def set(self, connection: Any, memory: int) -> Iterator[None]:
+        """Inside, DuckDB may take so many bytes more. A connection of our own sets it, whatever is open on theirs."""
+        with contextlib.closing(connection.cursor()) as other:
+            used = "sum(memory_usage_bytes) FILTER (tag <> 'BASE_TABLE')"
+            sql = f"SELECT current_setting('memory_limit'), {used} FROM duckdb_memory()"
+            [(before, held)] = other.execute(sql).fetchall()
+            outermost, self.held = self.held, int(held) if self.held is None else self.held
+            try:
+                if self.held + memory < size_of(before):
+                    other.execute(f"SET memory_limit = '{self.held + memory}B'")
+                yield
+            finally:
+                self.held = outermost
+                other.execute(f"SET memory_limit = '{as_before(before)}'")
+
+
+def as_before(told: str) -> str:
+    """A limit that DuckDB tells as it told one before: to a tenth, whose middle is told as the same again."""
+    number, _, unit = told.partition(" ")
+    return "-1" if unit == "PiB" else f"{float(number) + 0.05}{unit}"  # so many are none
+
+
+def size_of(text: str) -> float:
+    """The bytes of a size as DuckDB writes it: ``18.8 GiB``."""
+    number, _, unit = text.partition(" ")
+    return float(number) * 1024.0 ** ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB"].index(unit)
 
 
 def guarded(functions: Functions, name: str, *arguments: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,6 +78,12 @@ def leaves(nodes: Sequence[Node]) -> list[Node]:
     return [n for n in walk(nodes) if isinstance(n, (Column, Positions, Parameter, State))]
 
 
+def arena_bytes(outputs: Sequence[Node]) -> int:
+    """The bytes of what is computed on the way to some outputs, over as many rows as their row sets are expected to
+    have."""
+    return generate(outputs, varying=leaves(outputs)).arena_bytes
+
+
 def resized(outputs: Sequence[Node], rows: RowSet, count: int) -> tuple[list[Node], RowSet]:
     """A plan over a row set, made for ``count`` rows of it at a time."""
     part = RowSet(rows.name, count)
@@ -120,11 +126,22 @@ class Folding:
 
     def __call__(self, columns: Mapping[str, Array], constants: Mapping[Node, Array]) -> dict[str, float]:
         """The outputs, given the full columns by name and the parameters or states by node."""
-        totals: list[Any] = []
+        return self.over(self.chunks(columns), constants)
+
+    def chunks(self, columns: Mapping[str, Array]) -> Iterator[tuple[Mapping[str, Array], int]]:
+        """Full columns chunk by chunk, each with its rows."""
         for start in range(0, self.total, max(1, self.chunk)):
             stop = min(start + self.chunk, self.total)
-            arrays = dict(constants) | {n: columns[name][start:stop] for name, n in self.columns.items()}
-            values = self.per_chunk.bind(arrays, {self.part: stop - start})()
+            yield {name: columns[name][start:stop] for name in self.columns}, stop - start
+
+    def over(
+        self, chunks: Iterable[tuple[Mapping[str, Array], int]], constants: Mapping[Node, Array]
+    ) -> dict[str, float]:
+        """The outputs, given the rows in chunks of at most ``chunk`` that come one after the other."""
+        totals: list[Any] = []
+        for columns, rows in chunks:
+            arrays = dict(constants) | {n: columns[name] for name, n in self.columns.items()}
+            values = self.per_chunk.bind(arrays, {self.part: rows})()
             values = [np.array(v) for v in values]
             totals = [f(t, v) for f, t, v in zip(self.combine, totals, values, strict=True)] if totals else values
         arrays = dict(constants) | dict(zip(self.folded.values(), totals, strict=True))

@@ -22,7 +22,7 @@ import duckdb
 from .. import errors
 from ..errors import InterfaceError, NotSupportedError, OperationalError
 from .failures import translation
-from .live import Functions, OpenResult, Signature, attended, guarded
+from .live import Functions, MemoryLimit, OpenResult, Signature, attended, guarded
 from .results import BATCH_ROWS, ArrowRows, Column, Converter, LiveRows, Rows, is_faithful_in_arrow
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Storage:
         self._functions = Functions()
         self._converter = Converter(_private)
         self._open = OpenResult()
+        self._limit = MemoryLimit()
         self._finalizer = weakref.finalize(self, _close, self._connection, self._converter, self._open)
         with self.translated():
             # else a table name that does not exist would be looked up among our own local variables
@@ -218,6 +219,12 @@ class Storage:
         return name in self._functions.signatures
 
     # The connection
+
+    @contextlib.contextmanager
+    def limited(self, memory: int) -> Iterator[None]:
+        """Inside, DuckDB may take at most so many bytes more than it has now: see :class:`MemoryLimit`."""
+        with self.translated(), self._limit.set(self._connection, memory):
+            yield
 
     def interrupt(self) -> None:
         """Stop the statement that another thread is running; it raises an error there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -123,7 +124,7 @@ class Trainer:
     ``columns`` are the table's columns by name, ``rows`` the rows to train on (None: all), ``initial`` the first
     value of every learnable parameter by name, ``constants`` that of frozen ones by node. ``validate`` gives the
     loss on other rows for the current parameters. A ``clock`` takes the time of every operator. A ``feed`` brings rows
-    that do not all lie in memory.
+    that do not all lie in memory, and their columns; it is closed at the end of a run.
     """
 
     def __init__(
@@ -147,6 +148,7 @@ class Trainer:
         self.clock = clock
         self.plan, self.constants = plan, dict(constants)
         self.rows = np.arange(table_rows) if rows is None else rows
+        self.is_fed = feed is not None
         self.feed = feed or InMemory(columns, self.rows, batch_size, shuffle=shuffle, seed=seed)
         self.table_rows = table_rows
         self.shuffle, self.stop_on_nan = shuffle, stop_on_nan
@@ -186,7 +188,7 @@ class Trainer:
         self.frames: dict[int, Any] = {}
         self.executable = self.load()
         reason, epoch = "epochs", 0
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), contextlib.closing(self.feed):
             while limits.epochs is None or epoch < limits.epochs:
                 epoch += 1
                 entry, cut_short = self.run_epoch(epoch, limits)
@@ -210,7 +212,7 @@ class Trainer:
         program, self.once = self.plan.generated(timed=self.clock is not None)
         if self.clock is not None:
             self.clock.hoisted(self.once)
-        self.fixed = self.computed_once(self.once)
+        self.fixed = {} if self.is_fed else self.computed_once(self.once)
         return Executable(program, self.clock)
 
     def computed_once(self, fixed: Mapping[Column, Node]) -> dict[Node, Array]:
@@ -224,7 +226,10 @@ class Trainer:
         read = [n for n in walk(outputs) if isinstance(n, (Column, Positions, Parameter))]
         leaves: dict[Node, Array] = {n: matrices[n] if n in matrices else self.column(n) for n in read}
         row_sets = {r for n in walk(outputs) for r in n.row_sets()}
-        values = evaluate(plan, leaves, self.row_counts(row_sets, self.table_rows), self.clock)
+        counts = self.row_counts(row_sets, self.table_rows)
+        if self.is_fed:
+            counts[self.plan.table] = len(next(iter(self.columns.values()), ()))
+        values = evaluate(plan, leaves, counts, self.clock)
         return {c: values[c.name] for c in fixed}
 
     def column(self, leaf: Node) -> Array:
@@ -276,7 +281,7 @@ class Trainer:
     def attach(self, columns: Mapping[str, Array]) -> None:
         """Let the next steps read these columns; what is computed once of them is computed anew."""
         if columns is not self.columns:
-            self.columns, self.frames = columns, {}
+            self.columns, self.frames, self.fixed = columns, {}, {}
             self.fixed = self.computed_once(self.once)
 
     @property

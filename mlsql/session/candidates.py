@@ -21,6 +21,7 @@ from ..planner.ops import Column, Parameter, Positions
 from ..planner.plan import Plan
 from ..record import record
 from ..types import UNIT
+from .choosing import is_free
 from .curvature import MOST_WEIGHTS, unfit
 from .training_plan import Settings, read_settings, rows_of_step
 
@@ -29,6 +30,7 @@ BENT = "the loss is not convex, or has kinks"
 RATE = "its learning rate would have to suit the data"
 RISKS = {Needs.QUADRATIC: 1.0, Needs.CONVEX: 3.0, Needs.SMOOTH: 10.0, None: 10.0}  # of a longer way than expected
 EVALUATIONS = {Needs.QUADRATIC: 4, Needs.CONVEX: 1.5}  # of loss and gradient in an iteration
+ALL_AT_ONCE = "it reads all rows at every step, and they do not fit into MEMORY"
 NEAREST = "over all rows it stops in the nearest minimum, while noisy steps over batches find better ones"
 
 
@@ -53,6 +55,16 @@ def chosen(
     named = read_settings(replace(statement, solver=ranking.chosen.name))
     note = f"{named.solver.name} was chosen: {ranking.reason}"
     return replace(named, considered=ranking.others, note=note)
+
+
+def decided_for_blocks(statement: Train, settings: Settings) -> Settings:
+    """The settings of a run whose rows do not all lie in memory: a solver that reads all of them is none for it."""
+    if not is_free(statement):
+        return settings
+    others = [s.name for s in SOLVERS.values() if s.expected is not None and s.name != DEFAULT_SOLVER]
+    considered = tuple(Alternative("solver", name, f"WITH {name}", None, None, ALL_AT_ONCE) for name in others)
+    note = f"{DEFAULT_SOLVER} was chosen: the others read all rows at once"
+    return replace(settings, considered=considered, note=note)
 
 
 def rejected(solvers: Sequence[Solver], whys: Mapping[Needs, str | None]) -> tuple[Alternative, ...]:

@@ -4,55 +4,95 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..autodiff.options import DEFAULT_SOLVER
 from ..errors import OperationalError
 from ..executor.dataset import Dataset
 from ..executor.footprint import peak, resident
+from ..executor.run import arena_bytes
 from ..executor.train import LoopPlan, Outcome
 from ..figures import duration, size
 from ..optimizer.solver import DOUBLE_BYTES
+from ..parser.statements import Train
 from ..types import concrete
+from .choosing import is_free
 from .core import Session
-from .training_data import TrainingRows, used_leaves
 from .training_plan import Settings
 
 if TYPE_CHECKING:
     from ..executor.solve import Problem
 
+DUCKDB_LEAST = 64 << 20  # bytes that DuckDB needs to read a wide table at all, beside MEMORY if this is less
+PARTS = 3  # of what MEMORY leaves to streamed rows: a block each for two buffers, and DuckDB's
 MATRICES = 3  # of second derivatives: the sum, its scaled copy, its factor
 
 
-def check_columns(session: Session, settings: Settings, rows: TrainingRows) -> None:
-    """Raise OperationalError if the columns alone do not fit into MEMORY, before any is read."""
-    if settings.memory is None:
-        return
-    query = rows.source.query
-    [(count,)] = session.storage.rows(f"SELECT count(*) FROM {query.text}", query.values)
-    types = [leaf.column.type for leaf in used_leaves(rows.model).values()]
-    check(settings, count * sum((t.entry_size or 0) * t.element.bytes for t in types), "its columns take")
+def why_not_streamed(statement: Train, settings: Settings) -> str | None:
+    """What to change so that rows which do not fit into MEMORY can be streamed; None: they can."""
+    if statement.per:
+        return "PER needs all rows in memory: TRAIN a model for some of the groups at a time"
+    if settings.options["class_weight"]:
+        return "without class_weight the rows are streamed; WEIGHT BY takes a column of weights"
+    if (settings.full_batch or settings.solver.needs is not None) and not is_free(statement):
+        return f"WITH {DEFAULT_SOLVER} (batch_size = 512) the rows are streamed, block by block"
+    return None
 
 
-def check_run(settings: Settings, loop: LoopPlan, dataset: Dataset, problem: Problem | None) -> int | None:
+def duckdb_share(room: int) -> int:
+    """The bytes that DuckDB may take while it reads rows that are streamed, where there is so much room for them."""
+    return max(room // PARTS, DUCKDB_LEAST)
+
+
+def resident_bytes(loop: LoopPlan) -> int:
+    """The bytes of the states and of what a step computes."""
+    program, _ = loop.generated()
+    return int(program.arena_bytes + sum(s.nbytes for s in loop.updates))
+
+
+def once_bytes(loop: LoopPlan) -> float:
+    """The bytes that what is computed once takes for each row of the table, on the way to it included."""
+    _, fixed = loop.generated()
+    by_row = [n for n in fixed.values() if n.type.rows == loop.table]
+    if not by_row:
+        return 0.0
+    return (sum(n.nbytes for n in by_row) + arena_bytes(by_row)) / (loop.table.rows or 1)
+
+
+def check_run(
+    settings: Settings, loop: LoopPlan, dataset: Dataset, problem: Problem | None, hint: str | None = None
+) -> int | None:
     """The estimated bytes of a run; None where nobody asked. Raises OperationalError if they do not fit into MEMORY."""
     if settings.memory is None:
         return None
-    program, fixed = loop.generated()
-    columns = sum(a.nbytes for a in dataset.columns.values())
+    estimate = run_bytes(loop, dataset.bytes, problem)
+    check(settings, estimate, "it takes", hint)
+    return estimate
+
+
+def run_bytes(loop: LoopPlan, columns: int, problem: Problem | None = None) -> int:
+    """The estimated bytes of a run over so many bytes of columns."""
+    _, fixed = loop.generated()
     once = sum(n.nbytes for n in fixed.values())
-    states = sum(s.nbytes for s in loop.updates)
     matrices = 0
     if problem is not None and problem.product is not None:
         [weights] = concrete(problem.weights.shape)
         matrices = MATRICES * weights**2 * DOUBLE_BYTES
-    estimate = columns + once + program.arena_bytes + states + matrices
-    check(settings, estimate, "it takes")
-    return int(estimate)
+    return int(columns + once + resident_bytes(loop) + matrices)
 
 
-def check(settings: Settings, estimate: int, what: str) -> None:
+def overflows(statement: Train, settings: Settings, loop: LoopPlan, columns: int) -> bool:
+    """Whether a run over so many bytes of columns does not fit into MEMORY, but would if its rows were streamed."""
+    if settings.memory is None or why_not_streamed(statement, settings) is not None:
+        return False
+    return run_bytes(loop, columns) > settings.memory
+
+
+def check(settings: Settings, estimate: int, what: str, hint: str | None = None) -> None:
     """Raise OperationalError if so many bytes are more than MEMORY allows."""
     if settings.memory is None or estimate <= settings.memory:
         return
-    hint = "fewer rows or columns" if settings.full_batch else "a smaller batch_size, or fewer rows or columns"
+    hint = hint or (
+        "fewer rows or columns" if settings.full_batch else "a smaller batch_size, or fewer rows or columns"
+    )
     raise OperationalError(
         f"the run does not fit into {size(settings.memory)}: {what} about {size(estimate)}",
         place=settings.memory_place,
@@ -66,17 +106,18 @@ class Watch:
     def __init__(self) -> None:
         self.before, self.peak_before = resident(), peak()
 
-    def report(self, session: Session, settings: Settings, estimate: int | None, outcome: Outcome) -> None:
-        """Tell whether WITHIN and MEMORY held."""
+    def report(
+        self, session: Session, settings: Settings, estimate: int | None, outcome: Outcome, streaming: str | None = None
+    ) -> None:
+        """Tell whether WITHIN and MEMORY held, and how rows were streamed, if they were."""
         limit = settings.limits.seconds
         if limit is not None:
             cut = outcome.stopped_because == "WITHIN"
             held = "the run was cut off after" if cut else "held," if outcome.seconds <= limit else "not held,"
             session.notice(f"WITHIN {limit:g} SECONDS: {held} {duration(outcome.seconds)}")
         if settings.memory is not None and estimate is not None:
-            session.notice(
-                f"MEMORY '{size(settings.memory).replace(' ', '')}': {self.memory(settings.memory, estimate)}"
-            )
+            told = f"{self.memory(settings.memory, estimate)}{'; ' + streaming if streaming else ''}"
+            session.notice(f"MEMORY '{size(settings.memory).replace(' ', '')}': {told}")
 
     def memory(self, allowed: int, estimate: int) -> str:
         """Whether the process grew by no more than was allowed. Its peak does not tell of growth below an older one."""

@@ -18,7 +18,7 @@ from ..planner.node import Node, walk
 from ..planner.ops import Column, Pick, Sigmoid, Softmax, Softplus
 from ..record import record
 from .core import Session, runs
-from .metrics import METRICS, PER_CLASS, RANKED, Metric
+from .metrics import METRICS, PAIRS, PER_CLASS, RANKED, TOTALS, Metric
 from .per_group import check_columns, groups_of_version
 from .predict import without_predict
 from .query.functions import (
@@ -128,17 +128,20 @@ def metrics_sql(
     predictions, values = predictions_sql(session, statement, model, version, task)
     classes = class_list(version, task)
     judged = "label" if task.kind == "yes/no" else "TRUE"
+    is_ranked = any(m.name == "auc" for m in metrics)
+    kept = "MATERIALIZED" if is_ranked else "NOT MATERIALIZED"  # what is read once need not be there as a whole
     parts = [
-        f"predictions AS ({predictions})",
-        f"scored AS MATERIALIZED (SELECT actual, s.predicted, {scores_sql(task, classes)} FROM predictions)",
+        f"predictions AS NOT MATERIALIZED ({predictions})",
+        f"scored AS {kept} (SELECT actual, s.predicted, {scores_sql(task, classes)} FROM predictions)",
     ]
-    if task.kind != "number":
-        parts.append(PER_CLASS.format(judged=judged).strip())
-        if task.scores is not None:
-            parts.append(RANKED.format(classes=classes).strip())
-    counts = "(SELECT count(*) FROM scored) AS rows, (SELECT count(*) FILTER (actual IS NULL) FROM scored) AS nulls"
-    wanted = ", ".join([counts, *(f"{m.sql} AS {quoted(m.name)}" for m in metrics)])
-    return f"WITH {', '.join(parts)} SELECT {wanted}", values
+    if task.kind == "number":
+        parts.append(TOTALS.strip())
+    else:
+        parts += [PAIRS.strip(), PER_CLASS.format(judged=judged).strip()]
+    if is_ranked:
+        parts.append(RANKED.format(classes=classes).strip())
+    wanted = ", ".join(["rows", "nulls", *(f"{m.sql} AS {quoted(m.name)}" for m in metrics)])
+    return f"WITH {', '.join(parts)} SELECT {wanted} FROM totals", values
 
 
 def predictions_sql(

@@ -1,7 +1,8 @@
-"""What EVALUATE measures, each metric declared once as SQL over the scored rows.
+"""What EVALUATE measures, each metric declared once as SQL over what the scored rows add up to.
 
 ``scored`` has a row for each row of the table: ``actual``, ``predicted``, and for classifiers ``probabilities``, the
-probability of each class in the order of ``classes`` (a list), or of TRUE alone for a yes/no target. ``per_class``
+probability of each class in the order of ``classes`` (a list), or of TRUE alone for a yes/no target. It is read once,
+by ``totals`` or ``pairs``, and no row of it is kept; only AUC, which sorts the scores, reads it again. ``per_class``
 counts hits and misses of each class that occurs. Definitions are scikit-learn's; precision, recall and F1 are those of
 TRUE for a yes/no target, else the plain average over the classes.
 """
@@ -30,7 +31,8 @@ METRICS = {
         Metric(
             "accuracy",
             CLASSIFIERS,
-            "(SELECT avg(CAST(actual = predicted AS DOUBLE)) FROM scored)",
+            "(SELECT coalesce(sum(n) FILTER (actual = predicted), 0) "
+            "/ sum(n) FILTER ((actual = predicted) IS NOT NULL) FROM pairs)",
             "the share of rows whose class is right",
         ),
         Metric(
@@ -54,43 +56,61 @@ METRICS = {
         Metric(
             "auc",
             CLASSIFIERS,
-            "(SELECT avg((ranks - p * (p + 1) / 2) / (p * n)) FROM ranked WHERE p > 0 AND n > 0)",
+            "(SELECT avg(u / (p * n)) FROM ranked WHERE p > 0 AND n > 0)",
             "the chance that a row of a class is scored above one that is not; averaged over the classes",
         ),
         Metric(
             "log_loss",
             CLASSIFIERS,
-            "(SELECT avg(-ln(greatest(coalesce(of_actual, 0), 1e-15))) FROM scored)",
+            "(SELECT sum(surprise) / sum(n) FROM pairs)",
             "the average negative logarithm of the probability of the right class",
         ),
         Metric(
             "confusion",
             CLASSIFIERS,
             "(SELECT list({'actual': actual, 'predicted': predicted, 'rows': n} ORDER BY actual, predicted) "
-            "FROM (SELECT actual, predicted, count(*) AS n FROM scored GROUP BY ALL))",
+            "FROM pairs)",
             "how many rows of each class are given each class",
             is_default=False,
         ),
-        Metric("mae", ("number",), "(SELECT avg(abs(predicted - actual)) FROM scored)", "the average distance"),
-        Metric("mse", ("number",), "(SELECT avg((predicted - actual) ** 2) FROM scored)", "the average squared error"),
-        Metric("rmse", ("number",), "(SELECT sqrt(avg((predicted - actual) ** 2)) FROM scored)", "the root of mse"),
+        Metric("mae", ("number",), "(SELECT mae FROM totals)", "the average distance"),
+        Metric("mse", ("number",), "(SELECT mse FROM totals)", "the average squared error"),
+        Metric("rmse", ("number",), "(SELECT sqrt(mse) FROM totals)", "the root of mse"),
         Metric(
             "r2",
             ("number",),
-            "(SELECT 1 - sum((predicted - actual) ** 2) / nullif(sum((actual - mean) ** 2), 0) "
-            "FROM scored, (SELECT avg(actual) AS mean FROM scored))",
+            "(SELECT 1 - squares / nullif(spread, 0) FROM totals)",
             "the share of the target's variance that the prediction explains",
         ),
     )
 }
 
+TOTALS = """
+totals AS MATERIALIZED (
+    SELECT count(*) AS rows, count(*) FILTER (actual IS NULL) AS nulls,
+           avg(abs(predicted - actual)) AS mae, avg((predicted - actual) ** 2) AS mse,
+           sum((predicted - actual) ** 2) AS squares, var_pop(actual) * count(actual) AS spread
+    FROM scored
+)"""
+
+PAIRS = """
+pairs AS MATERIALIZED (
+    SELECT actual, predicted, count(*) AS n, sum(-ln(greatest(coalesce(of_actual, 0), 1e-15))) AS surprise
+    FROM scored GROUP BY actual, predicted
+),
+totals AS (
+    SELECT CAST(coalesce(sum(n), 0) AS BIGINT) AS rows,
+           CAST(coalesce(sum(n) FILTER (actual IS NULL), 0) AS BIGINT) AS nulls
+    FROM pairs
+)"""
+
 PER_CLASS = """
 per_class AS (
     SELECT label,
-           CAST(count(*) FILTER (actual = label AND predicted = label) AS DOUBLE) AS hits,
-           count(*) FILTER (actual <> label AND predicted = label) AS false_alarms,
-           count(*) FILTER (actual = label AND predicted <> label) AS misses
-    FROM scored, (SELECT actual AS label FROM scored UNION SELECT predicted FROM scored)
+           CAST(coalesce(sum(n) FILTER (actual = label AND predicted = label), 0) AS DOUBLE) AS hits,
+           CAST(coalesce(sum(n) FILTER (actual <> label AND predicted = label), 0) AS DOUBLE) AS false_alarms,
+           CAST(coalesce(sum(n) FILTER (actual = label AND predicted <> label), 0) AS DOUBLE) AS misses
+    FROM pairs, (SELECT actual AS label FROM pairs UNION SELECT predicted FROM pairs)
     WHERE label IS NOT NULL
     GROUP BY label
 ),
@@ -98,14 +118,15 @@ judged AS (SELECT * FROM per_class WHERE {judged})"""
 
 RANKED = """
 one_against_rest AS (SELECT unnest({classes}) AS label, unnest(probabilities) AS score, actual FROM scored),
-placed AS (
-    SELECT label, actual = label AS positive,
-           rank() OVER (PARTITION BY label ORDER BY score)
-           + (count(*) OVER (PARTITION BY label, score) - 1) / 2 AS place
-    FROM one_against_rest
+tally AS (
+    SELECT label, score, CAST(count(*) FILTER (actual = label) AS DOUBLE) AS p,
+           CAST(count(*) FILTER (actual <> label) AS DOUBLE) AS n
+    FROM one_against_rest GROUP BY label, score
 ),
-ranked AS (
-    SELECT label, coalesce(sum(place) FILTER (positive), 0) AS ranks,
-           CAST(count(*) FILTER (positive) AS DOUBLE) AS p, CAST(count(*) FILTER (NOT positive) AS DOUBLE) AS n
-    FROM placed GROUP BY label
-)"""
+placed AS (
+    SELECT label, p, n, coalesce(sum(n) OVER (
+        PARTITION BY label ORDER BY score ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+    ), 0) AS below
+    FROM tally
+),
+ranked AS (SELECT label, sum(p * (below + n / 2)) AS u, sum(p) AS p, sum(n) AS n FROM placed GROUP BY label)"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from collections.abc import Callable, Collection, Mapping
@@ -28,7 +29,7 @@ from ..record import record
 from ..types import RowSet
 from .choosing import decided
 from .compiling import compilation
-from .constraints import Watch, check_columns, check_run
+from .constraints import Watch, check_run, overflows, why_not_streamed
 from .core import Session, runs
 from .machine import plan_for
 from .models import sizes_told
@@ -43,11 +44,20 @@ from .per_group import (
 )
 from .rows import one_row
 from .solving import check_clauses, drive_of, problem_of
-from .training_data import always_known, check_labels, load_rows, split_rows, training_rows, with_class_weight
+from .training_data import (
+    TrainingRows,
+    always_known,
+    check_labels,
+    load_rows,
+    split_rows,
+    training_rows,
+    with_class_weight,
+)
 from .training_plan import Planned, Settings, bound, parameter_views, read_settings
 
 if TYPE_CHECKING:
     from ..executor.solve import Problem
+    from .streaming import StreamedRows
 
 
 @record
@@ -66,6 +76,13 @@ class Prepared:
     by_group: ByGroup | None = None  # what PER adds
     problem: Problem | None = None  # of a solver that uses curvature
     bytes: int | None = None  # estimated, where MEMORY asks for it
+    streamed: StreamedRows | None = None  # rows that are not in the dataset, since they do not fit into memory
+    streaming: str | None = None  # how they go through it
+
+    def close(self) -> None:
+        """Give the disk space of streamed rows back."""
+        if self.streamed is not None:
+            self.streamed.close()
 
     @property
     def loop(self) -> LoopPlan:
@@ -76,11 +93,11 @@ class Prepared:
 def train(session: Session, statement: Train) -> Rows:
     """Train a model and store the result as its next version; the rows are one summary."""
     watch = Watch()
-    prepared = prepare(session, statement)
-    if prepared.settings.note is not None:
-        session.notice(prepared.settings.note)
-    outcome = run(session, statement, prepared)
-    watch.report(session, prepared.settings, prepared.bytes, outcome)
+    with contextlib.closing(prepare(session, statement)) as prepared:
+        if prepared.settings.note is not None:
+            session.notice(prepared.settings.note)
+        outcome = run(session, statement, prepared)
+    watch.report(session, prepared.settings, prepared.bytes, outcome, prepared.streaming)
     return stored(session, statement, prepared, outcome)
 
 
@@ -111,8 +128,11 @@ def stored(session: Session, statement: Train, prepared: Prepared, outcome: Outc
 # -- planning ----------------------------------------------------------------------------------------------------------
 
 
-def prepare(session: Session, statement: Train, without: Collection[str] = ()) -> Prepared:
-    """Everything up to the first step: bind, read the options, load the data, plan, some rules left out."""
+def prepare(session: Session, statement: Train, without: Collection[str] = (), *, streamed: bool = False) -> Prepared:
+    """Everything up to the first step: bind, read the options, load the data, plan, some rules left out.
+
+    Rows that do not fit into MEMORY are ``streamed``.
+    """
     definition = session.models.definition(statement.model)
     settings = read_settings(statement)
     check_clauses(statement, settings)
@@ -125,8 +145,9 @@ def prepare(session: Session, statement: Train, without: Collection[str] = ()) -
         rows, model, dataset = None, bound(statement, definition, {}), Dataset({}, 1)
     else:
         check_same(statement, warm, before)
-        with training_rows(session, statement, definition, settings.seed, warm) as rows:
-            check_columns(session, settings, rows)
+        with training_rows(session, statement, definition, settings, warm, streamed) as rows:
+            if rows.streamed is not None:
+                return prepare_streamed(session, statement, settings, rows, warm, without)
             model, dataset = rows.model, load_rows(session, statement, rows, warm is not None)
     classes, fillings, groups = (rows.classes, rows.fillings, rows.groups) if rows else ({}, {}, None)
     if settings.options["class_weight"]:
@@ -145,7 +166,9 @@ def prepare(session: Session, statement: Train, without: Collection[str] = ()) -
     )  # fmt: skip
     planned = plan(without=without)
     problem = problem_of(planned, settings)
-    estimate = check_run(settings, planned.loop, dataset, problem)
+    if statement.on is not None and overflows(statement, settings, planned.loop, dataset.bytes):
+        return prepare(session, statement, without, streamed=True)
+    estimate = check_run(settings, planned.loop, dataset, problem, why_not_streamed(statement, settings))
     first = first_values(model, {**fillings, **known_before(model, warm, before)}, settings.seed)
     if groups is not None:
         first = first_by_group(first, model, groups, warm, before)
@@ -154,6 +177,29 @@ def prepare(session: Session, statement: Train, without: Collection[str] = ()) -
     return Prepared(
         model, settings, dataset, classes, train_rows, validate, plan, planned, first, by_group, problem, estimate
     )
+
+
+def prepare_streamed(
+    session: Session,
+    statement: Train,
+    settings: Settings,
+    rows: TrainingRows,
+    warm: StoredVersion | None,
+    without: Collection[str],
+) -> Prepared:
+    """The same for rows that do not fit into memory."""
+    from .streaming import plan_streamed, spilled, streamed_validator
+
+    assert rows.streamed is not None
+    model = rows.model
+    run = plan_streamed(session, statement, settings, rows, without)
+    first = first_values(model, {**rows.fillings, **known_before(model, warm, None)}, run.settings.seed)
+    with spilled(session, statement, rows, run, warm is not None) as on_disk:
+        validate = streamed_validator(model, on_disk, run.planned.loop, run.settings)
+        return Prepared(
+            model, run.settings, Dataset({}, 0), rows.classes, None, validate, run.plan, run.planned, first,
+            bytes=run.streaming.estimate, streamed=on_disk, streaming=run.streaming.line(),
+        )  # fmt: skip
 
 
 def prepare_relations(
@@ -178,7 +224,7 @@ def prepare_relations(
     plan = functools.partial(plan_for, session, model, settings, dataset.rows, count, subset=kept is not None)
     planned = plan(without=without)
     problem = problem_of(planned, settings)
-    estimate = check_run(settings, planned.loop, dataset, problem)
+    estimate = check_run(settings, planned.loop, dataset, problem, "a model over one relation can stream its rows")
     validate = relational_validator(session, statement, definition, model, rows, held, planned.loop)
     first = first_values(model, {**rows.fillings, **known_before(model, warm, None)}, settings.seed)
     return Prepared(
@@ -243,6 +289,8 @@ def trainer_of(session: Session, prepared: Prepared, **options: Any) -> Trainer:
 
             kind = CompiledTrainer
             its_rows |= {"module": made.module, "wait": made.wait, "notice": session.notice}
+        if prepared.streamed is not None:
+            its_rows["feed"] = prepared.streamed.feed()
     return kind(
         prepared.loop,
         prepared.dataset.columns,

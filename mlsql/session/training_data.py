@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from ..errors import DataError, Place, ProgrammingError, listed
 from ..executor.catalog import StoredVersion
 from ..executor.dataset import (
     Dataset,
+    HeldShare,
     Source,
+    always_there,
     as_copied,
     balanced_weights,
     check_indexes,
@@ -18,10 +20,11 @@ from ..executor.dataset import (
     keys_of,
     load,
     match,
+    quoted,
     split_positions,
 )
 from ..executor.device import Array
-from ..executor.learn import COPY, KEPT, copied, statistics_of
+from ..executor.learn import COPY, KEPT, copied, copied_to_disk, statistics_of
 from ..executor.load import UnknownLabel
 from ..executor.per_group import balanced_by_group, split_by_group
 from ..executor.vocabulary import Keys, registered
@@ -31,6 +34,7 @@ from ..planner.model import DataColumn, Find, Model
 from ..planner.ops import Column
 from ..record import record
 from ..types import FLOAT
+from .constraints import check, duckdb_share, why_not_streamed
 from .core import Session
 from .models import sizes_told
 from .per_group import Groups, check_columns, groups_of_rows, label_classes
@@ -55,6 +59,12 @@ def used_columns(model: Model) -> dict[str, Column]:
     return {name: c for name, c in model.declared.items() if name in read}
 
 
+def row_bytes(model: Model) -> int:
+    """The bytes of what the loss reads of a row; what only data can tell counts as nothing."""
+    types = [leaf.column.type for leaf in used_leaves(model).values()]
+    return sum((t.entry_size or 0) * t.element.bytes for t in types)
+
+
 @record
 class TrainingRows:
     """Where training reads from, and what it learned of it before the first step."""
@@ -64,15 +74,23 @@ class TrainingRows:
     fillings: Mapping[str, Array]  # statistics by parameter
     model: Model  # bound with the sizes that the classes tell
     groups: Groups | None  # of PER; the source has their keys then
+    streamed: int | None = None  # how many rows there are, where they do not fit into MEMORY
+    known: Collection[str] = ()  # vocabularies that know every row that is trained on, where rows are streamed
 
 
 @contextlib.contextmanager
 def training_rows(
-    session: Session, statement: Train, definition: CreateModel, seed: int, known: StoredVersion | None
+    session: Session,
+    statement: Train,
+    definition: CreateModel,
+    settings: Settings,
+    known: StoredVersion | None,
+    streamed: bool = False,
 ) -> Iterator[TrainingRows]:
     """The rows of TRAIN ... ON, with vocabularies and statistics: those of a known version, else learned from them.
 
-    A model that is to learn them has its columns copied once, and everything that follows reads the copy.
+    A model that is to learn them has its columns copied once, and everything that follows reads the copy. Where the
+    columns do not fit into MEMORY, or ``streamed`` asks for it, nothing is copied into memory.
     """
     assert statement.on is not None
     model = bound(statement, definition, {})
@@ -80,20 +98,47 @@ def training_rows(
     source = match(session.storage, query, model, used_columns(model))
     groups = groups_of_rows(session, statement.per, query)
     source = groups.keyed(source) if groups else source
+    count = counted(session, statement, settings, source, model, streamed)
     if known is not None:
         classes = label_classes(known)
         fillings = {name: known.parameters[name] for name in model.statistics}
-        yield TrainingRows(source, classes, fillings, bound(statement, definition, sizes_told(classes)), groups)
+        yield TrainingRows(source, classes, fillings, bound(statement, definition, sizes_told(classes)), groups, count)
         return
-    with contextlib.ExitStack() as copies:
+    with contextlib.ExitStack() as opened:
+        if count is not None and settings.memory is not None:
+            opened.enter_context(session.storage.limited(duckdb_share(settings.memory)))
         learned_from = source
         if model.vocabularies or model.statistics:
-            source, learned_from = copy_of(session, statement, source, model, seed, groups, copies)
+            copy = copy_of if count is None else copy_on_disk
+            source, learned_from = copy(session, statement, source, model, settings.seed, groups, opened)
         keys = keys_of(session.storage, learned_from, model)
         check_keys(model, keys, query.place)
         classes = {**classes_of(session.storage, source, model), **keys}
         model = bound(statement, definition, sizes_told(classes))
-        yield TrainingRows(source, classes, statistics_of(session.storage, learned_from, model), model, groups)
+        fillings = statistics_of(session.storage, learned_from, model)
+        there = () if count is None else always_there(session.storage, learned_from, model)
+        yield TrainingRows(source, classes, fillings, model, groups, count, there)
+
+
+def counted(
+    session: Session, statement: Train, settings: Settings, source: Source, model: Model, streamed: bool
+) -> int | None:
+    """How many rows there are, where they are to be streamed; None where they are read into memory.
+
+    Raises OperationalError for rows that do not fit into MEMORY and cannot be streamed.
+    """
+    if settings.memory is None:
+        return None
+    query = source.query
+    [(count,)] = session.storage.rows(f"SELECT count(*) FROM {query.text}", query.values)
+    check_rows(count, query.place)
+    if not streamed:
+        columns = count * row_bytes(model)
+        if columns <= settings.memory:
+            return None
+        if why_not_streamed(statement, settings) is not None:
+            check(settings, columns, "its columns take", why_not_streamed(statement, settings))
+    return int(count)
 
 
 def copy_of(
@@ -119,6 +164,30 @@ def copy_of(
     kept = kept_positions(statement, numbers, seed, groups)
     copies.enter_context(registered(session.storage, KEPT, table.take(kept)))
     return every, Source(Query(KEPT, place), columns)
+
+
+def copy_on_disk(
+    session: Session,
+    statement: Train,
+    source: Source,
+    model: Model,
+    seed: int,
+    groups: Groups | None,
+    copies: contextlib.ExitStack,
+) -> tuple[Source, Source]:
+    """The same as ``copy_of``, for rows that do not fit into memory."""
+    assert groups is None
+    count = copies.enter_context(copied_to_disk(session.storage, source, model))
+    place = source.query.place
+    check_rows(count, place)
+    columns = {name: (name, type_text) for name, (_, type_text) in source.columns.items()}
+    every = Source(Query(f"temp.{COPY}", place), columns)
+    if not isinstance(statement.validate, float):
+        return every, every
+    function = f"mlsql held {session.number}"
+    session.storage.function(function, HeldShare(count, statement.validate, seed).of_arrow, ["BIGINT"], "BOOLEAN")
+    kept = f"(SELECT * FROM temp.{COPY} WHERE NOT {quoted(function)}(rowid))"
+    return every, Source(Query(kept, place), columns)
 
 
 def kept_positions(statement: Train, rows: Dataset, seed: int, groups: Groups | None = None) -> Array | None:
@@ -153,15 +222,22 @@ def load_rows(session: Session, statement: Train, rows: TrainingRows, known: boo
     assert statement.on is not None
     model, place = rows.model, statement.on.place
     check_classes(model, rows.classes, place)
-    try:
+    with placed(statement, place, known):
         dataset = loaded(session, rows.source, model, rows.classes, rows.fillings, rows.groups)
+    check_rows(dataset.rows, place)
+    return dataset
+
+
+@contextlib.contextmanager
+def placed(statement: Train, place: Place, known: bool) -> Iterator[None]:
+    """Inside, errors in the rows get their place, and the hint that classes which are ``known`` can be learned anew."""
+    try:
+        yield
     except DataError as problem:
         if known and isinstance(problem, UnknownLabel):
             problem.hint = f"TRAIN {statement.model} ... FROM SCRATCH learns the classes anew"
         problem.at(place)
         raise
-    check_rows(dataset.rows, place)
-    return dataset
 
 
 def loaded(
@@ -194,10 +270,10 @@ def check_keys(model: Model, classes: Mapping[str, Keys], place: Place) -> None:
             raise DataError(f"{name} has no keys: it is NULL in every row", place=place, hint=f"leave {columns} out")
 
 
-def check_labels(model: Model, dataset: Dataset, query: Query | None) -> None:
+def check_labels(model: Model, dataset: Dataset, query: Query | None, first_row: int = 1) -> None:
     """Whether labels are classes of the model. The place is that of the rows: the model is declared elsewhere."""
     try:
-        check_indexes(model, dataset)
+        check_indexes(model, dataset, first_row)
     except DataError as problem:
         problem.place = query.place if query is not None else None
         raise
@@ -264,11 +340,8 @@ def split_rows(
         if groups is not None:
             check_columns(session, groups, query)
             source = groups.keyed(source)
-        try:
+        with placed(statement, statement.validate.place, False):
             held_out = loaded(session, source, model, classes, fillings, groups)
-        except DataError as problem:
-            problem.at(statement.validate.place)
-            raise
         if held_out.rows == 0:
             raise DataError("there are no rows to validate on", place=statement.validate.place)
         check_labels(model, held_out, statement.validate)

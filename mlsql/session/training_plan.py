@@ -32,6 +32,7 @@ from ..types import BOOLEAN, UNIT, RowSet, TypeProblem
 from .batch import batch_leaves
 from .per_group import group_layout
 
+CONSTANTS = 1 << 16  # bytes of values from before the loop where none are kept for rows
 MAX_EPOCHS = 10_000  # of a run that only UNTIL would end
 LOG_COUNTERS = ("epoch", "step", "loss", "validation_loss", "seconds")
 
@@ -144,6 +145,7 @@ def plan_training(
     known: Sequence[Column] = (),
     group_sizes: Sequence[int] | None = None,
     without: Collection[str] = (),
+    streamed: bool = False,
     machine: Machine,
     optimizer: bool = True,
 ) -> Planned:
@@ -151,7 +153,8 @@ def plan_training(
 
     The columns in ``known`` are 1 in every row that is trained on. With ``group_sizes``, the rows of every group of
     PER, there is a model for each group. The rules in ``without`` stay off; without ``optimizer`` all do that are not
-    needed to run. The plan is made for a ``machine``.
+    needed to run. With ``streamed`` the table is a block of rows, each of which is read once: nothing is kept for them.
+    The plan is made for a ``machine``.
     """
     without = without if optimizer else optional_rules()
     assert model.loss is not None
@@ -168,7 +171,8 @@ def plan_training(
     iterate = training.iterate
     outputs = {"loss": iterate.loss, "rate": rate, **{str(i): n for i, n in enumerate(iterate.updates)}}
     loop_plan = Plan(outputs, training.names)
-    goal = Goal(machine, {Frequency.ONCE: 1, Frequency.STEP: total}, room(settings, loop_plan))
+    kept = CONSTANTS if streamed else room(settings, loop_plan)
+    goal = Goal(machine, {Frequency.ONCE: 1, Frequency.STEP: total}, kept)
     optimized = optimize(loop_plan, without, goal=goal)
     best = list(optimized.plan.outputs.values())
     updates = {s: n for s, n in zip(iterate.states, best[2:], strict=True) if isinstance(s, State)}

@@ -23,6 +23,7 @@ from ...record import record
 from ...types import UNIT
 from ..choosing import decided
 from ..compiling import Compilation
+from ..constraints import overflows
 from ..core import Session
 from ..machine import plan_for, run_seconds
 from ..models import sizes_told
@@ -34,6 +35,7 @@ from ..training_data import (
     class_weighted,
     kept_positions,
     load_rows,
+    row_bytes,
     split_count,
     training_rows,
     used_leaves,
@@ -58,7 +60,7 @@ class Planning:
     plan: Callable[[Collection[str]], Planned]
 
 
-def planning(session: Session, statement: Train) -> Planning:
+def planning(session: Session, statement: Train, *, streamed: bool = False) -> Planning:
     """What the training plan is made from: the table's size, and what is learned of its rows before training."""
     definition = session.models.definition(statement.model)
     settings = read_settings(statement)
@@ -71,8 +73,13 @@ def planning(session: Session, statement: Train) -> Planning:
         model, count, rows_there = bound(statement, definition, {}), 1, 1
     else:
         warm = None if statement.from_scratch else session.models.version(statement.model)
-        with training_rows(session, statement, definition, settings.seed, warm) as rows:
+        with training_rows(session, statement, definition, settings, warm, streamed) as rows:
             model, sizes = rows.model, sizes_told(rows.classes)
+            if rows.streamed is not None:
+                from ..streaming import plan_streamed
+
+                run = plan_streamed(session, statement, settings, rows)
+                return Planning(model, run.settings, run.plan)
             query = rows.source.query
             [(rows_there,)] = session.storage.rows(f"SELECT count(*) FROM {query.text}", query.values)
             count = split_count(statement, rows_there)
@@ -92,6 +99,9 @@ def planning(session: Session, statement: Train) -> Planning:
             group_sizes=sizes_of_groups, without=without,
         )  # fmt: skip
 
+    checked = statement.on is not None and settings.memory is not None
+    if checked and overflows(statement, settings, plan(()).loop, rows_there * row_bytes(model)):
+        return planning(session, statement, streamed=True)
     return Planning(model, settings, plan)
 
 
