@@ -290,6 +290,20 @@ def compiled(bench: Bench) -> None:
     by_group = names["group_rows"](members, groups)
     whole = bench(lambda: names["sum_groups"](rows, by_group, sums))
     bench.rates["group_loop"] = net(whole, call, ROWS * bench["scatter_row"]) / groups
+    bench.rates["compile_line"] = compile_seconds()
+
+
+def compile_seconds(loops: int = 20) -> float:
+    """The seconds that Numba takes for a line of code such as a training step's, after its first function."""
+    from numba import njit
+
+    loop = "    for i in range(n):\n        x[i] = x[i] * 0.5 + y[i] / (1 + x[i] * x[i])\n"
+    names: dict[str, Any] = {}
+    exec(f"def first(x, y, n):\n{loop}", names)
+    exec(f"def all(x, y, n):\n{loop * loops}", names)
+    signature = "void(float32[::1], float32[::1], int64)"
+    njit(signature)(names["first"])
+    return once(lambda: njit(signature)(names["all"]), 1) / (2 * loops)
 
 
 def special(bench: Bench) -> None:

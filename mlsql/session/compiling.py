@@ -22,7 +22,7 @@ WORTH_A_LOOK = 0.2  # seconds of a run from which on it pays to make the module'
 
 @record
 class Compilation:
-    """What was decided: the module if the run is compiled, whether it waits for it, and why."""
+    """What was decided: the module if the run is compiled, whether it waits for it, and why (empty: a short run)."""
 
     module: Compiled | None
     wait: bool
@@ -35,16 +35,15 @@ def compilation(session: Session, planned: Planned, settings: Settings) -> Compi
 
     A deterministic run does not ask whether the module is there already: what is decided must not depend on that.
     """
-    if session.compile == "never" or settings.solver.needs is not None:
-        why = "SET mlsql_compile = 'never'" if session.compile == "never" else "the solver drives its steps itself"
-        return Compilation(None, False, f"interpreted: {why}")
+    if session.compile == "never" or settings.solver.needs is not None:  # which drives its steps itself
+        return Compilation(None, False, "")
     steps, machine = planned.runs[Frequency.STEP], planned.machine
     loop = planned.loop
     outputs = [loop.loss, loop.rate, *loop.updates.values()]
     interpreted = step_seconds(outputs, machine) * steps
     forced, wait = session.compile == "always", session.compile == "always" or bool(settings.options["deterministic"])
     if interpreted < WORTH_A_LOOK and not forced:
-        return Compilation(None, False, f"interpreted: all steps take about {duration(interpreted)}")
+        return Compilation(None, False, "")
     from ..executor.compiled.source import compiled
 
     module = compiled(loop)

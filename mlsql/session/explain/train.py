@@ -155,7 +155,7 @@ def train_view(
 def fused(made: Compilation) -> list[str]:
     """How the steps run, and what was fused."""
     if made.module is None:
-        return [made.reason]
+        return [made.reason] if made.reason else []
     loops, products = made.module.kernel_counts()
     operators = times(made.module.operator_count(), "operator")
     return [made.reason, f"{operators} in {times(loops, 'loop')} and {times(products, 'matrix product')}"]
