@@ -66,6 +66,7 @@ LOCK = threading.Lock()
 BARRIERS: dict[int, threading.Barrier] = {}
 PLAIN: dict[str, Any] = {
     "matmul": product,
+    "fetch": lambda x, order, position: None,
     "share": share.py_func,
     "meet": lambda gate, threads: meet(gate, threads),
     "nearest": lambda i, n: min(max(i, 0), n - 1),

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
 
 from ..record import record
 from .device import Array
+
+MANY_ROWS = 1 << 20  # from which on an order does not fit into a cache
 
 
 @record
@@ -45,9 +50,32 @@ class InMemory:
         self.batch_size = min(batch_size or self.rows, self.rows)
         self.shuffle, self.rng = shuffle, np.random.default_rng([seed, 1])
 
+        self.drawing: Future[Array] | None = None  # the order of the next epoch
+
     def blocks(self) -> Iterator[Block]:
-        order = self.rng.permutation(self.positions) if self.shuffle else self.positions
-        yield Block(self.columns, order)
+        yield Block(self.columns, self.order() if self.shuffle else self.positions)
+
+    def order(self) -> Array:
+        """A random order. That of a large table is drawn by another thread while the epoch before it runs."""
+        if self.rows < MANY_ROWS:
+            return self.rng.permutation(self.positions)
+        drawn = self.draw() if self.drawing is None else self.drawing.result()
+        self.drawing = drawer(os.getpid()).submit(self.draw)
+        return drawn
+
+    def draw(self) -> Array:
+        from .shuffle import shuffled
+
+        return shuffled(self.positions, self.rng)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Wait for what is being drawn."""
+        if self.drawing is not None:
+            self.drawing.cancel()
+            self.drawing = None
+
+
+@functools.cache
+def drawer(process: int) -> ThreadPoolExecutor:
+    """The thread that draws orders; a forked process gets its own."""
+    return ThreadPoolExecutor(1, thread_name_prefix="mlsql-order")

@@ -22,6 +22,7 @@ from ...planner.ops import (
     Concat,
     Constant,
     Contraction,
+    Index,
     Map,
     Put,
     Reduce,
@@ -41,6 +42,7 @@ CHEAP = frozenset("add subtract multiply negative abs maximum minimum where sign
     "less less_equal greater greater_equal equal not_equal logical_and logical_or logical_not".split()
 )
 COSTLY = frozenset("exp log log1p tanh erf sin cos power".split())
+LARGE_TABLE = 1 << 21  # bytes that do not fit into the caches of a core
 CHEAP_OPERATIONS = 3  # so many of these cost less than reading an array
 
 
@@ -272,6 +274,24 @@ class Fusion:
         for n in self.computed:
             if isinstance(n, Concat) and n.type.rows == UNIT and n.axis == 0:
                 self.place_parts(n)
+
+    def gathered(self, loop: Loop) -> list[Take]:
+        """The rows of large tables that a loop takes in the order of a batch."""
+        found = []
+        for n in loop.nodes:
+            stack = [n] if isinstance(n, Take) else list(n.inputs)
+            while stack:
+                m = stack.pop()
+                if (
+                    isinstance(m, Take)
+                    and isinstance(m.index, Index)
+                    and m.x.nbytes > LARGE_TABLE
+                    and m.x in self.fixed
+                ):
+                    found.append(m)
+                elif m in self.virtual:
+                    stack += m.inputs
+        return list(dict.fromkeys(found))
 
     def work(self) -> list[Work]:
         """What each kernel does in a step, and the gathers of rows that they look through."""

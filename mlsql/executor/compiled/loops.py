@@ -8,6 +8,7 @@ entry. New values of arrays are stored at the end of an iteration, when everythi
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -37,6 +38,7 @@ from .schedule import inner_loops
 from .tasks import Task, key_of
 
 VARIABLES = "ijkl"
+AHEAD = 12  # rows: a row of memory is there once so many others have been computed with
 LONG = 60  # characters from which on a value is worth a line and a name
 
 
@@ -44,6 +46,7 @@ class Module(Protocol):
     """What a loop asks of the module that it is written for: names of arrays, variables and row counts."""
 
     fusion: Fusion
+    fetched: set[Node]  # tables of which rows are asked for ahead
 
     def name(self, node: Node) -> str: ...
     def array(self, node: Node) -> str: ...
@@ -71,6 +74,7 @@ class Nest:
     after: list[list[str]] = field(default_factory=list)
     body: list[str] = field(default_factory=list)
     stores: list[str] = field(default_factory=list)
+    held: dict[str, str] = field(default_factory=dict)  # numbers that are read before a loop, by their text
 
     def __post_init__(self) -> None:
         self.before = [[] for _ in range(len(self.sizes) + 1)]
@@ -101,6 +105,9 @@ class LoopWriter:
         self.row_scalars: dict[Node, str] = {}
         self.registers: dict[Node, str] = {}
         self.buffers: dict[Node, str] = {}
+        self.tops: dict[str, str] = {}  # numbers that are read once a row, by their text
+        self.top_lines: list[str] = []
+        self.nest_now: Nest | None = None
         self.starts: list[str] = []  # of numbers that are folded
         self.before: list[str] = []  # in front of the loop over rows
         self.after: list[str] = []
@@ -111,8 +118,20 @@ class LoopWriter:
         """The text: a comment an operator, then the loop."""
         body = [line for tasks in self.inner for line in self.inner_loop(tasks).lines()]
         if self.row and body:
-            body = [f"for r in range({self.module.rows(self.loop.rows)}):", *indented(body)]
+            body = [
+                f"for r in range({self.module.rows(self.loop.rows)}):",
+                *indented([*self.fetched(), *self.top_lines, *body]),
+            ]
         return [*self.comments(), *self.starts, *self.before, *body, *self.after]
+
+    def fetched(self) -> list[str]:
+        """Lines that ask for rows of large tables that later iterations read in no order, where they are read first."""
+        lines = []
+        for n in self.fusion.gathered(self.loop):
+            if n.x not in self.module.fetched:
+                self.module.fetched.add(n.x)
+                lines.append(f"fetch({self.module.array(n.x)}, order, start + r + {AHEAD})")
+        return lines
 
     def comments(self) -> list[str]:
         return [f"# {self.module.comment(n)}" for n in self.loop.nodes]
@@ -122,7 +141,7 @@ class LoopWriter:
     def inner_loop(self, tasks: Sequence[Task]) -> Nest:
         """One inner loop."""
         self.registers = {}
-        nest = self.nest(tasks[0].shape)
+        nest = self.nest_now = self.nest(tasks[0].shape)
         for task in tasks:
             self.write(task, nest, tasks)
         for node, text in self.registers.items():
@@ -330,17 +349,35 @@ class LoopWriter:
         if isinstance(node, Count):
             return self.module.rows(node.rows)
         if isinstance(node, Index):
-            return f"order[start + {at.row}]"
+            return self.held(f"order[start + {at.row}]", node)
         if node in self.fusion.virtual:
             base = owner(node)
             lies = base in self.fusion.fixed or base in self.fusion.arrays
             whole = lies and is_view(node) and is_contiguous(node) and not is_single(node)
             if whole and base not in self.registers and self.is_named_part(node):
-                return f"{self.module.view(node)}{index(at, node.type)}"
+                return self.held(f"{self.module.view(node)}{index(at, node.type)}", node)
             return node.number(self, at)
         if node in self.buffers:
-            return f"{self.buffers[node]}{index(At('', at.entry), node.type)}"
-        return f"{self.module.array(node)}{index(at, node.type)}"
+            return self.held(f"{self.buffers[node]}{index(At('', at.entry), node.type)}", node)
+        return self.held(f"{self.module.array(node)}{index(at, node.type)}", node)
+
+    def held(self, text: str, node: Node) -> str:
+        """A number of an array that inner loops read again and again: a variable, set before them.
+
+        LLVM does not move the read by itself: what the loop stores might lie in the same memory.
+        """
+        nest = self.nest_now
+        depth = 1 + max((i for i, v in enumerate(VARIABLES) if re.search(rf"\b{v}\b", text)), default=-1)
+        if nest is None or depth >= len(nest.sizes):
+            return text
+        at_top = bool(self.row) and depth == 0 and node not in self.loop.nodes and node not in self.buffers
+        known = self.tops if at_top else nest.held
+        if text not in known:
+            known[text] = name = self.module.fresh(
+                "row" if isinstance(node, Index) else f"{self.module.name(node)}_held"
+            )
+            (self.top_lines if at_top else nest.before[depth]).append(f"{name} = {text}")
+        return known[text]
 
     def is_named_part(self, node: Node) -> bool:
         """Whether a view is better read under its own name: a part of a flat vector, or rows regrouped."""

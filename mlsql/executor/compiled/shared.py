@@ -53,7 +53,7 @@ class SharedLoopWriter(LoopWriter):
         body = [line for nest in nests for line in nest.lines()]
         if not body:
             return []
-        loop = ["for r in range(first, last):", *indented(body)]
+        loop = ["for r in range(first, last):", *indented([*self.fetched(), *self.top_lines, *body])]
         before = once(self.before) if self.scatters() else self.before
         return self.shares(self.module.rows(self.loop.rows), not self.scatters(), 1, [*before, *loop])
 

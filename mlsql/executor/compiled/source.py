@@ -35,7 +35,7 @@ from numba.types import Array, boolean, float32, float64, int32, int64
 
 from mlsql.executor.compiled.blas import matmul, nearest, plus
 from mlsql.executor.compiled.functions import *
-from mlsql.executor.compiled.team import meet, share
+from mlsql.executor.compiled.team import fetch, meet, share
 from mlsql.executor.device import array
 """
 OPTIONS = 'cache=True, nogil=True, error_model="numpy", fastmath={"contract"}'
@@ -160,6 +160,7 @@ class _Writer:
         self.row_counts: dict[RowSet, str] = {}
         self.widths: dict[int, str] = {}
         self.parts: dict[Node, int] = {}
+        self.fetched: set[Node] = set()
         self.setup: list[str] = []  # of prepare(), where arrays and views are made
         self.squeezed: list[str] = []  # of its end, where arrays lose their axes of size 1
         self.arguments: dict[str, str] = {}  # of steps(): names and Numba's types
@@ -384,7 +385,7 @@ class _Writer:
 RESERVED = frozenset(
     "steps prepare run arena order batch count first_step stop_on_nan losses rates start s r g i j k l inf np njit array "
     "float32 float64 int32 int64 matmul nearest plus exp log log1p tanh erf sin cos sqrt power where maximum minimum sign "
-    "abs min max range thread threads shares gate parts meet share first last p t".split()
+    "abs min max range thread threads shares gate parts fetch meet share first last p t".split()
 )
 
 

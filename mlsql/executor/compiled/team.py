@@ -17,6 +17,7 @@ from numba.extending import intrinsic
 
 SPINS = 4000  # looks at the gate before a thread lets others run: about ten microseconds
 ARRIVED, ROUND = 0, 8  # where a gate keeps how many have arrived and the number of the round, on lines of their own
+FETCHED, LINE_BYTES = 512, 64  # what is asked for of a row at most, and at a time
 LINE = 8  # numbers of 64 bits of a line of cache
 ON_X86, ON_ARM = ("llvm.x86.sse2.pause", ()), ("llvm.aarch64.hint", (1,))
 PAUSE = {"x86_64": ON_X86, "AMD64": ON_X86, "aarch64": ON_ARM, "arm64": ON_ARM}.get(platform.machine())
@@ -97,3 +98,30 @@ def share(count: Any, thread: Any, threads: Any, step: Any) -> Any:
     each = -(-count // threads)
     each = -(-each // step) * step
     return min(thread * each, count), min((thread + 1) * each, count)
+
+
+@intrinsic
+def _fetch(typing: Any, array: Any, row: Any, offset: Any) -> Any:
+    """Ask for the line of cache that is so many bytes behind the start of a row."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        made = context.make_array(array)(context, builder, arguments[0])
+        strides = builder.extract_value(made.strides, 0)
+        bytes_ = ir.IntType(8).as_pointer()
+        start = builder.bitcast(made.data, bytes_)
+        place = builder.gep(start, [builder.add(builder.mul(arguments[1], strides), arguments[2])])
+        flag = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [bytes_, flag, flag, flag])
+        function = get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [place, flag(0), flag(3), flag(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.int64), generate
+
+
+@njit(nogil=True)
+def fetch(x: Any, order: Any, position: Any) -> None:
+    """Ask for the row of ``x`` at a position of an order that will be read soon: rows in no order come from far away."""
+    if position < order.shape[0]:
+        for line in range(0, min(x.strides[0], FETCHED), LINE_BYTES):
+            _fetch(x, order[position], line)
