@@ -22,7 +22,7 @@ from .fusion import Fusion, fixed_nodes
 from .lower import lowered, unsupported
 from .module import IMPORTS, OPTIONS, ModuleWriter, Setup, wrapped
 
-TILE_BYTES = (128 << 10, 512 << 10)  # of intermediate values, for which the second-level cache has room
+TILE_BYTES = 128 << 10  # of intermediate values: a part of the second-level cache
 TILE_ROWS = (64, 2048)  # the fewest and the most rows of a tile
 
 
@@ -197,10 +197,10 @@ class _Writer(ModuleWriter):
         return name
 
     def tile(self) -> int:
-        """The rows of a tile, a power of two. Parameters are read anew for each, so large ones want larger tiles."""
-        (least, most), rows, most_rows = TILE_BYTES, TILE_ROWS[0], self.part.rows or 1
-        width = sum(self.arena.sizes) / most_rows
-        room = min(max(least, sum(n.nbytes for n in self.fusion.fixed if n.type.rows == UNIT)), most)
-        while 2 * rows <= most_rows and 2 * rows * width <= room:
+        """The rows of a tile, a power of two. Every tile reads all parameters, so large ones want larger tiles."""
+        rows, most = TILE_ROWS[0], self.part.rows or 1
+        width = sum(self.arena.sizes) / most
+        room = max(TILE_BYTES, 4 * sum(n.nbytes for n in self.fusion.fixed if n.type.rows == UNIT))
+        while 2 * rows <= most and 2 * rows * width <= room:
             rows *= 2
         return rows
