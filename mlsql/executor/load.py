@@ -24,6 +24,8 @@ def to_array(column: pa.Array | pa.ChunkedArray, name: str, type: Type, first_ro
     """
     if column.null_count:
         raise null_error(name, column, first_row)
+    if isinstance(column, pa.ChunkedArray) and column.num_chunks == 1:
+        column = column.chunk(0)  # whose numbers stay where they are
     if isinstance(column, pa.ChunkedArray):
         starts = np.cumsum([0, *(len(c) for c in column.chunks)])
         parts = [

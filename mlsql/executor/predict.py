@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,15 @@ from ..planner.plan import Plan
 from ..types import UNIT, RowSet
 from .arrow import to_numpy
 from .clock import Clock
+from .compiled.switch import Switch
 from .device import Array
 from .load import leaf_arrays, to_arrow
+from .products import single_threaded
 from .run import Executable, executable, leaves
 from .vocabulary import Lookup
 
 CHUNK_ROWS = 2048  # the rows of one of DuckDB's vectors
+FEW_CHUNKS = 8  # so many may well come from one thread of DuckDB's
 
 
 class Predictor:
@@ -31,7 +35,8 @@ class Predictor:
     ``inputs`` are, in the order in which columns are passed, the leaves that are computed from each; ``lookups`` and
     ``fillings`` are what this needs. ``classes`` has the values of outputs that are class labels. With ``nulls`` a row
     with a NULL gives NULL, without it it raises DataError, but for columns whose readers take NULL. Calls may come from
-    several threads: each has an arena of its own. A ``clock`` takes the time of every operator.
+    several threads: each has an arena of its own. A ``clock`` takes the time of every operator. ``switch`` says from
+    when on chunks are compiled.
     """
 
     def __init__(
@@ -44,6 +49,7 @@ class Predictor:
         lookups: Mapping[str, Lookup],
         nulls: bool = False,
         clock: Clock | None = None,
+        switch: Switch | None = None,
     ) -> None:
         self.names = list(plan.outputs)
         self.inputs, self.parameters, self.classes, self.nulls = inputs, parameters, classes, nulls
@@ -53,7 +59,8 @@ class Predictor:
         self.types = [n.type for n in plan.outputs.values()]
         self.part = RowSet(rows.name, CHUNK_ROWS) if rows != UNIT else UNIT
         self.plan = plan.over({} if rows == UNIT else {rows: self.part}, {})
-        self.outputs, self.clock = list(self.plan.outputs.values()), clock
+        self.outputs, self.clock, self.switch = list(self.plan.outputs.values()), clock, switch
+        self.chunks = 0  # that have gone by
         self.local = threading.local()
 
     def executable(self) -> Executable:
@@ -96,10 +103,29 @@ class Predictor:
 
     def values(self, columns: Mapping[str, Array], parameters: Mapping[Node, Array], count: int) -> Sequence[Any]:
         """The outputs as arrays and numbers, for at most CHUNK_ROWS rows and the given parameters."""
+        self.chunks += 1
+        with single_threaded() if self.chunks > FEW_CHUNKS else nullcontext():
+            if self.switch is None or parameters is not self.parameters:
+                return self.interpreted(columns, parameters, count)
+            if self.switch.is_compiled():
+                found: Sequence[Any] = self.compiled()(count, columns)
+                return found
+            with self.switch.interpreted():
+                return self.interpreted(columns, parameters, count)
+
+    def interpreted(self, columns: Mapping[str, Array], parameters: Mapping[Node, Array], count: int) -> Sequence[Any]:
+        """The outputs by code for NumPy."""
         run = self.executable()
         bound = {n: parameters[n] if isinstance(n, Parameter) else columns[n.name] for n in run.program.arrays}  # type: ignore[attr-defined]
         with np.errstate(all="ignore"):
             return run.bind(bound, {self.part: count})()  # type: ignore[no-any-return]
+
+    def compiled(self) -> Any:
+        """This thread's compiled function."""
+        if not hasattr(self.local, "compiled"):
+            assert self.switch is not None
+            self.local.compiled = self.switch.bound(self.parameters)
+        return self.local.compiled
 
     def with_nulls(self, columns: Sequence[pa.Array | pa.ChunkedArray]) -> dict[str, pa.Array]:
         """Rows without NULL are predicted; the others are NULL."""

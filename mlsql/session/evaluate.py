@@ -23,9 +23,10 @@ from .per_group import check_columns, groups_of_version
 from .predict import without_predict
 from .query.functions import (
     class_type,
+    create_function,
+    function_call,
     function_name,
     leaf_arguments,
-    leaf_types,
     output_type,
     predictor,
     read_inputs,
@@ -167,7 +168,8 @@ def predictions_sql(
         given = {c: quoted(c) for c in groups.columns} | given
     inputs = leaf_arguments(scored, scored.input_leaves, given, groups)
     actual = quoted(source.columns[task.target.name][0])
-    return f"SELECT {actual} AS actual, {function}({inputs}) AS s FROM {query.text}", query.values
+    scores = function_call(function, scored.input_leaves, inputs)
+    return f"SELECT {actual} AS actual, {scores} AS s FROM {query.text}", query.values
 
 
 def class_list(version: StoredVersion | None, task: Task) -> str:
@@ -226,7 +228,4 @@ def scoring_function(
 
     name = function_name(session, "evaluate", statement.model, version)
     struct = f"STRUCT({', '.join(f'{n} {t}' for n, t in types.items())})"
-    session.storage.function(
-        name, score, leaf_types(model.input_leaves, version, groups_of_version(session, version)), struct
-    )
-    return quoted(name)
+    return create_function(session, name, score, model.input_leaves, version, struct)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from ...planner.node import Node, size_of
 from ...planner.ops import Put, ScatterAdd, State
 from ...types import Type
@@ -10,10 +12,13 @@ from .fusion import Fusion
 
 
 class Arena:
-    """``sizes`` are the slots in bytes, ``slot`` says in which an array lies; ``overwrites`` are new values of states."""
+    """``sizes`` are the slots in bytes, ``slot`` says in which an array lies; ``overwrites`` are new values of states.
 
-    def __init__(self, fusion: Fusion) -> None:
-        self.fusion = fusion
+    ``given`` are arrays that lie elsewhere: the caller brings them.
+    """
+
+    def __init__(self, fusion: Fusion, given: Collection[Node] = ()) -> None:
+        self.fusion, self.given = fusion, given
         self.sizes: list[int] = []
         self.slot: dict[Node, int] = {}
         self.overwrites: dict[Node, State] = {}
@@ -37,7 +42,7 @@ class Arena:
         last: dict[Node, int] = {}
         for n in fusion.computed:
             base = self.base(n)
-            if n in fusion.arrays and base not in self.overwrites:
+            if n in fusion.arrays and base not in self.overwrites and base not in self.given:
                 first[base] = min(first.get(base, fusion.kernel_of[n]), fusion.kernel_of[n])
                 read = [fusion.kernel_of[r] for r in fusion.readers[n]]
                 last[base] = max(last.get(base, 0), fusion.kernel_of[n], *read)

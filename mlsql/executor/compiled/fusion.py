@@ -18,6 +18,7 @@ from graphlib import CycleError, TopologicalSorter
 from ...planner import scalar
 from ...planner.node import Node, Reach, size_of, walk
 from ...planner.ops import (
+    Argmax,
     Broadcast,
     Concat,
     Constant,
@@ -73,7 +74,7 @@ def writes_elsewhere(node: Node) -> bool:
 
 def loop_rows(node: Node) -> RowSet:
     """The row set over which the loop runs that computes a node."""
-    if isinstance(node, Reduce):
+    if isinstance(node, (Reduce, Argmax)):
         return node.x.type.rows
     if isinstance(node, Segment):
         return common_rows(node.x.type.rows, node.index.type.rows)

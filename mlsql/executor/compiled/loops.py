@@ -16,6 +16,7 @@ from typing import Protocol
 from ...planner import scalar
 from ...planner.node import At, Node, Operand, Reach
 from ...planner.ops import (
+    Argmax,
     Concat,
     Constant,
     Count,
@@ -170,6 +171,8 @@ class LoopWriter:
             self.write_part(node, task, nest)
         elif isinstance(node, Reduce):
             self.write_fold(node, task, nest)
+        elif isinstance(node, Argmax):
+            self.write_best(node, task, nest)
         elif isinstance(node, (Segment, ScatterAdd, Put)):
             self.write_scattered(node, task, nest)
         else:
@@ -252,6 +255,37 @@ class LoopWriter:
     def accumulator(self, node: Reduce) -> tuple[str, str]:
         """The array in which the entries of rows are folded, and the row of it."""
         return self.module.array(node), ""
+
+    def write_best(self, node: Argmax, task: Task, nest: Nest) -> None:
+        """A fold of the last axis that keeps the best value and its place. NaN is best, as it is for NumPy."""
+        at, depth = self.here(task), len(key_of(node.x.type.shape[:-1]))
+        place, end = self.variable(node), nest.stores
+        if depth == len(nest.sizes):
+            nest.body.append(f"{place} = 0")  # of one number
+        else:
+            best, number = self.module.fresh("best"), self.module.fresh("number")
+            lowest = "float32(-inf)" if node.x.type.element == FLOAT else "-inf"
+            nest.before[depth] += [f"{place} = 0", f"{best} = {lowest}"]
+            nest.body.append(f"{number} = {self.value(node.x, at)}")
+            nest.body.append(f"if {number} > {best} or ({number} != {number} and {best} == {best}):")
+            nest.body += [f"    {place} = {at.entry[-1]}", f"    {best} = {number}"]
+            end = nest.after[depth]
+        stored = node in self.fusion.arrays
+        if node.type.entry_size == 1:
+            (self.scalars if is_single(node) else self.row_scalars)[node] = place
+            target = self.module.array(node) if stored else None
+        else:
+            target = self.stored(node)
+        if target:
+            entry = At(self.row if stored else "", at.entry[:-1])
+            end.append(f"{target}{index(entry, node.type)} = {place}")
+
+    def stored(self, node: Node) -> str:
+        """The array of a node, or a buffer for an entry of it."""
+        if node in self.fusion.arrays:
+            return self.module.array(node)
+        buffer = self.buffers[node] = self.module.buffer(node.type.with_(rows=UNIT), self.module.name(node))
+        return buffer
 
     def variable(self, node: Node) -> str:
         """The name of a variable for a number that may lie in an array, too."""

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 from ...planner.node import Node, rewrite, walk
 from ...planner.ops import (
+    Argmax,
     Broadcast,
     Column,
     Concat,
@@ -34,7 +35,7 @@ from ...planner.ops.contract import as_matrix_product
 from ...types import BOOLEAN, DOUBLE, FLOAT
 
 LEAVES = (Column, Positions, Parameter, State, Index, Counter, Count, Constant)
-IN_LOOPS = (Map, Reduce, Broadcast, Take, Pick, Place, Pad, Concat, Segment, ScatterAdd, Put, Regroup)
+IN_LOOPS = (Map, Reduce, Argmax, Broadcast, Take, Pick, Place, Pad, Concat, Segment, ScatterAdd, Put, Regroup)
 SMALL_PRODUCT = 1 << 10  # flops from which on a matrix product is worth a call of BLAS
 
 
@@ -79,6 +80,6 @@ def unsupported(outputs: Sequence[Node], moving: Collection[Node]) -> str | None
             return "the number of rows is not known"
         if isinstance(node, Contraction) and node.type.element not in (FLOAT, DOUBLE):
             return "a matrix product of whole numbers"
-        if isinstance(node, Reduce) and node.x.type.element == BOOLEAN:
+        if isinstance(node, (Reduce, Argmax)) and node.x.type.element == BOOLEAN:
             return f"{node.operator_name()} of BOOLEAN"
     return None

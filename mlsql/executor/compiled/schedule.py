@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ...planner.node import Node, Reach
-from ...planner.ops import Concat, Reduce
+from ...planner.ops import Argmax, Concat, Reduce
 from ..memory import owner
 from .fusion import Fusion, Loop, is_single, writes_elsewhere
 from .tasks import Task
@@ -52,7 +52,7 @@ class _Levels:
         for source, reach in self.sources(task).items():
             for t in self.writers(source):
                 same = t.key == task.key and reach == Reach.PLACE and not isinstance(source, Concat)
-                later = 0 if same and not (isinstance(t.node, Reduce) or writes_elsewhere(t.node)) else 1
+                later = 0 if same and not (isinstance(t.node, (Reduce, Argmax)) or writes_elsewhere(t.node)) else 1
                 self.readers[t][task] = later
                 level = max(level, self.level[t] + later)
         for reader in self.fusion.after.get(task.node, ()):  # of a state that the task overwrites
@@ -88,7 +88,8 @@ class _Levels:
     def sink(self, task: Task) -> None:
         """Move a task that reads arrays and numbers only to its first reader: then it needs no buffer."""
         readers = self.readers[task]
-        moves = not isinstance(task.node, (Reduce, Concat)) and not writes_elsewhere(task.node) and bool(readers)
+        stays = isinstance(task.node, (Reduce, Argmax, Concat)) or writes_elsewhere(task.node)
+        moves = bool(readers) and not stays
         if moves and not is_single(task.node) and not any(map(self.is_passed_on, self.sources(task))):
             latest = min(self.level[r] - later for r, later in readers.items())
             self.level[task] = max(self.level[task], latest)

@@ -1,44 +1,28 @@
-"""The module around the kernels of a plan: Python source with the compiled function and what lays out its arrays.
+"""The module of a training loop: Python source with the compiled function and what lays out its arrays.
 
-``steps`` runs many steps of the training loop: the kernels one after another, for each batch. ``prepare`` is plain
-Python: it finds every array its place in the arena, makes the views, and binds ``steps`` to all of them.
+``steps`` runs many steps of the training loop: the kernels one after another, for each batch.
 """
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...planner.node import At, Node, depends_on, rebuilt, walk
-from ...planner.ops import Column, Constant, Contraction, Count, Counter, Index, State
-from ...planner.ops.contract import as_matrix_product
+from ...planner.ops import Column, Contraction, Count, Counter, Index, State
 from ...planner.plan import Plan
 from ...record import record
 from ...types import UNIT, RowSet, Type
-from ..codegen import Names
 from ..hoist import hoist
-from ..memory import is_view, owner
+from ..memory import owner
 from ..train import LoopPlan
 from .arena import Arena
-from .fusion import Fusion, Loop, Product, fixed_nodes
+from .fusion import Fusion, Loop, fixed_nodes
 from .loops import LoopWriter, indented
 from .lower import lowered, unsupported
+from .module import IMPORTS, OPTIONS, ModuleWriter, wrapped
 from .shared import SHARES, STEP, SharedLoopWriter, of_shares, shares_rows
 
-IMPORTS = """\
-from math import inf
-
-import numpy as np
-from numba import njit
-from numba.types import Array, boolean, float32, float64, int32, int64
-
-from mlsql.executor.compiled.blas import matmul, nearest, plus
-from mlsql.executor.compiled.functions import *
-from mlsql.executor.compiled.team import fetch, meet, share
-from mlsql.executor.device import array
-"""
-OPTIONS = 'cache=True, nogil=True, error_model="numpy", fastmath={"contract"}'
 HEAD = {  # what steps() takes besides row counts and arrays, and Numba's types
     "order": "Array(int64, 1, 'C', readonly=True)", "batch": "int64", "count": "int64", "first_step": "int64",
     "stop_on_nan": "boolean", "losses": "Array(float64, 1, 'C')", "rates": "Array(float64, 1, 'C')",
@@ -46,7 +30,6 @@ HEAD = {  # what steps() takes besides row counts and arrays, and Numba's types
 TEAM = {  # what it takes besides when several threads run it
     "thread": "int64", "threads": "int64", "shares": "int64", "gate": "Array(int64, 1, 'C')", "parts": "Array(float64, 2, 'C')",
 }  # fmt: skip
-WIDTH = 116
 
 
 @record
@@ -139,7 +122,7 @@ def compiled(loop: LoopPlan, threads: int = 1) -> Compiled | str:
     if fusion.copied:
         return "the old value of a state is read after the new one is there"
     names = Plan({}, loop.names).renamed(became)
-    return _Writer(loop, fusion, names, threads).module(once, became)
+    return _Steps(loop, fusion, names, threads).module(once, became)
 
 
 def changes(node: Node) -> bool:
@@ -147,103 +130,19 @@ def changes(node: Node) -> bool:
     return isinstance(node, (Index, Counter, Count, State)) or bool(node.inputs and node.type.rows != UNIT)
 
 
-class _Writer:
-    """Writes the module. It is the ``Module`` that loops ask for names."""
+class _Steps(ModuleWriter):
+    """Writes a module that trains."""
 
     def __init__(self, loop: LoopPlan, fusion: Fusion, names: Mapping[Node, str], threads: int) -> None:
-        self.loop, self.fusion, self.hints, self.threads = loop, fusion, names, threads
-        self.names = Names(RESERVED)
-        self.arena = Arena(fusion)
-        self.variable: dict[Node, str] = {}
-        self.views: dict[Node, str] = {}
-        self.leaves: dict[Node, str] = {}
-        self.row_counts: dict[RowSet, str] = {}
-        self.widths: dict[int, str] = {}
+        super().__init__(fusion, names, Arena(fusion), {"steps", *HEAD, *TEAM})
+        self.loop, self.threads = loop, threads
         self.parts: dict[Node, int] = {}
-        self.fetched: set[Node] = set()
-        self.setup: list[str] = []  # of prepare(), where arrays and views are made
-        self.squeezed: list[str] = []  # of its end, where arrays lose their axes of size 1
-        self.arguments: dict[str, str] = {}  # of steps(): names and Numba's types
 
-    # -- names: loops.Module -----------------------------------------------------------------------------------------
+    def varies(self, rows: RowSet) -> bool:
+        index = self.loop.index
+        return index is not None and (rows == index.rows or rows in self.loop.multiples)
 
-    def fresh(self, hint: str) -> str:
-        return self.names.fresh(hint)
-
-    def hint(self, node: Node) -> str:
-        return self.hints.get(node) or getattr(node, "name", None) or node.operator_name()
-
-    def name(self, node: Node) -> str:
-        if node not in self.variable:
-            self.variable[node] = self.fresh(self.hint(node))
-        return self.variable[node]
-
-    def rows(self, rows: RowSet) -> str:
-        if rows == UNIT:
-            return "1"
-        if rows not in self.row_counts:
-            self.row_counts[rows] = self.fresh(f"n_{rows.name}")
-        return self.row_counts[rows]
-
-    def width(self, size: int) -> str:
-        """The name of a size of entries. LLVM is not told its value: it would unroll short loops before it can turn
-        them into vector operations."""
-        if size not in self.widths:
-            self.widths[size] = self.fresh(f"w{size}")
-        return self.widths[size]
-
-    def array(self, node: Node) -> str:
-        state = self.arena.overwrites.get(node)
-        if state is not None:
-            return self.array(state)
-        name = self.name(node)
-        if name not in self.arguments:
-            self.take(name, node.type, node in self.fusion.fixed and not isinstance(node, State))
-            if node in self.fusion.fixed:
-                self.leaves[node] = name
-            else:
-                self.setup.append(f"{name} = {self.place(node)}")
-        return name
-
-    def take(self, name: str, type: Type, is_data: bool = False) -> None:
-        """Let steps() take an array, without axes of size 1: Numba does not know the sizes of axes, but that numbers
-        along the last one lie side by side."""
-        self.arguments[name] = numba_type(type, is_data)
-        if 1 in type.shape or (type.rows == UNIT and not type.shape):
-            shape = self.shape(squeezed(type))
-            self.squeezed.append(f"{name} = {name}.reshape({'1' if shape == '()' else shape})")
-
-    def place(self, node: Node) -> str:
-        """The text that makes a computed array."""
-        if node in self.fusion.placed:
-            whole, start, stop = self.fusion.placed[node]
-            return f"{self.array(whole)}[{start}:{stop}].reshape({self.shape(node.type)})"
-        return f"array(arena, {self.arena.slot[node]}, {self.shape(node.type)}, {node.type.element.storage!r})"
-
-    def shape(self, type: Type) -> str:
-        sizes = [str(d) for d in type.shape]
-        if type.rows != UNIT:
-            sizes.insert(0, self.rows(type.rows))
-        return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})" if sizes else "()"
-
-    def view(self, node: Node) -> str:
-        if node not in self.views:
-            base = owner(node)
-            self.array(base)
-            name = self.views[node] = self.name(node)
-            self.setup.append(f"{name} = {self.seen(node)}")
-            self.take(name, node.type, base in self.fusion.fixed and not isinstance(base, State))
-        return self.views[node]
-
-    def seen(self, node: Node) -> str:
-        """The text of a view, from the array that it looks into."""
-        if not is_view(node):
-            return self.array(node)
-        return self.seen(node.inputs[0]) + node.seen(self)  # type: ignore[arg-type]
-
-    def count(self, node: Node) -> str:
-        """The text of a node's number of rows, as views ask for it."""
-        return "" if node.type.rows == UNIT else self.rows(node.type.rows)
+    # -- of several threads ------------------------------------------------------------------------------------------
 
     def partial(self, type: Type, hint: str) -> str:
         """An array with an entry for each thread."""
@@ -254,31 +153,24 @@ class _Writer:
         return self.parts.setdefault(node, len(self.parts))
 
     def buffer(self, type: Type, hint: str) -> str:
-        own = self.arena.own if self.threads > 1 and type.rows == UNIT else self.arena.scratch
-        return self.made(type, self.fresh(f"{hint}_of_row" if type.rows == UNIT else hint), own)
+        if self.threads == 1 or type.rows != UNIT:
+            return super().buffer(type, hint)
+        return self.made(type, self.fresh(f"{hint}_of_row"), self.arena.own)
 
-    def made(self, type: Type, name: str, slot: Callable[[Type], int]) -> str:
-        """An array that is no operator's."""
-        self.setup.append(f"{name} = array(arena, {slot(type)}, {self.shape(type)}, {type.element.storage!r})")
-        self.take(name, type)
-        return name
+    def loop_lines(self, loop: Loop, scalars: dict[Node, str]) -> list[str]:
+        if self.threads == 1:
+            return super().loop_lines(loop, scalars)
+        return SharedLoopWriter(self, loop, scalars).lines()
 
-    def comment(self, node: Node) -> str:
-        details = [str(v) for v in node.attributes().values() if isinstance(v, (str, int)) and v is not False]
-        inputs = [self.described(n) for n in node.inputs]
-        return f"{self.name(node)} = {node.operator_name()}({', '.join([*inputs, *details])})"
-
-    def described(self, node: Node) -> str:
-        """What a comment calls a node: virtual ones by what they look at."""
-        if isinstance(node, Constant) and len(node.values) == 1:
-            return repr(node.values[0])
-        if isinstance(node, Count):
-            return self.rows(node.rows)
-        if isinstance(node, Index):
-            return "order"
-        if node in self.fusion.virtual and node not in self.hints and node.inputs:
-            return f"{node.operator_name()}({', '.join(self.described(n) for n in node.inputs)})"
-        return self.name(node)
+    def multiplied(self, node: Contraction, x: str, y: str, out: str) -> list[str]:
+        if self.threads == 1:
+            return super().multiplied(node, x, y, out)
+        call = f"matmul({x}[first:last], {y}, {out}[first:last])"
+        size = f"{out}.shape[0]"
+        if not shares_rows(node):
+            size, call = f"{out}.shape[1]", f"matmul({x}, {y}[:, first:last], {out}[:, first:last])"
+        share = f"first, last = share({size}, p, shares, {STEP})"
+        return [SHARES, *indented([share, call]), "meet(gate, threads)"]
 
     # -- text --------------------------------------------------------------------------------------------------------
 
@@ -302,7 +194,7 @@ class _Writer:
             "",
             *wrapped(f"def prepare({', '.join(['arena', *counts, *self.leaves.values()])}):"),
             '    """The compiled function with its arrays in place."""',
-            *(f"    {line}" for line in (*self.setup, *self.squeezed)),
+            *(f"    {line}" for line in self.setup.lines()),
             "",
             f"    def run({', '.join(head)}):",
             *(
@@ -325,13 +217,7 @@ class _Writer:
         """The loop over batches."""
         loop, scalars = self.loop, dict[Node, str]()
         step = scalars[loop.step] = self.name(loop.step)
-        kernels: list[str] = []
-        writer = SharedLoopWriter if self.threads > 1 else LoopWriter
-        for kernel in self.fusion.kernels:
-            if isinstance(kernel, Product):
-                kernels += self.product(kernel.node)
-            else:
-                kernels += writer(self, kernel, scalars).lines()
+        kernels = self.kernels(scalars)
         finish = LoopWriter(self, Loop(UNIT, ()), scalars)
         loss, rate = (finish.value(n, At("", ("0",) * n.type.rank)) for n in self.fusion.outputs)
         start: list[str] = []
@@ -349,58 +235,3 @@ class _Writer:
             "    return s + 1",
         ]
         return ["for s in range(count):", *(f"    {line}" for line in inner)]
-
-    def product(self, node: Contraction) -> list[str]:
-        """The line of a matrix product."""
-        form = as_matrix_product(node.spec)
-        assert form is not None
-        swapped, *turned = form
-        operands = [self.operand(n) + (".T" if turn else "") for n, turn in zip(node.inputs, turned, strict=True)]
-        x, y = reversed(operands) if swapped else operands
-        out = self.sliced(self.array(node), node)
-        comment = f"# {self.comment(node)}"
-        if self.threads == 1:
-            return [comment, f"matmul({x}, {y}, {out})"]
-        call = f"matmul({x}[first:last], {y}, {out}[first:last])"
-        size = f"{out}.shape[0]"
-        if not shares_rows(node):
-            size, call = f"{out}.shape[1]", f"matmul({x}, {y}[:, first:last], {out}[:, first:last])"
-        share = f"first, last = share({size}, p, shares, {STEP})"
-        return [comment, SHARES, *indented([share, call]), "meet(gate, threads)"]
-
-    def operand(self, node: Node) -> str:
-        """The array of an operand, as many rows as there are."""
-        if node in self.fusion.virtual:
-            return self.sliced(self.view(node), node)
-        return self.sliced(self.array(node), node)
-
-    def sliced(self, name: str, node: Node) -> str:
-        """An array's rows of this batch; all of them where a batch does not change how many there are."""
-        rows = node.type.rows
-        index = self.loop.index
-        varies = index is not None and (rows == index.rows or rows in self.loop.multiples)
-        return f"{name}[:{self.rows(rows)}]" if varies else name
-
-
-RESERVED = frozenset(
-    "steps prepare run arena order batch count first_step stop_on_nan losses rates start s r g i j k l inf np njit array "
-    "float32 float64 int32 int64 matmul nearest plus exp log log1p tanh erf sin cos sqrt power where maximum minimum sign "
-    "abs min max range thread threads shares gate parts fetch meet share first last p t".split()
-)
-
-
-def wrapped(text: str) -> list[str]:
-    """Code in lines that are not too long."""
-    return textwrap.wrap(text, WIDTH, subsequent_indent="        ", break_long_words=False, drop_whitespace=True)
-
-
-def squeezed(type: Type) -> Type:
-    """A type without axes of size 1."""
-    return type.with_(shape=tuple(d for d in type.shape if d != 1))
-
-
-def numba_type(type: Type, is_data: bool = False) -> str:
-    """Numba's text for the type of a squeezed array; data may lie in memory that must not be written to."""
-    rank = max(1, squeezed(type).rank + (type.rows != UNIT))
-    element = {"bool": "boolean"}.get(type.element.storage, type.element.storage)
-    return f"Array({element}, {rank}, 'C'{', readonly=True' if is_data else ''})"

@@ -140,6 +140,9 @@ class Argmax(Node):
     def emit(self, e: Emitter, out: str, *inputs: str) -> None:
         e.call(f"{inputs[0]}.argmax", "-1", out)
 
+    def reaches(self) -> tuple[Reach, ...]:
+        return (Reach.PLACE,)
+
 
 @operator
 class LogSumExp(Node):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from ...executor.codegen import Program, generate
+from ...executor.compiled.forward import Forward, forward
 from ...executor.predict import CHUNK_ROWS
 from ...executor.run import leaves
 from ...explain.build import Described
@@ -113,18 +114,24 @@ def logical_forward(applied: Applied) -> PlanView:
     return PlanView(applied.title, "", roots, tuple(described.operators.values()), None)
 
 
-def forward_program(applied: Applied, plan: Plan) -> tuple[Program, str]:
-    """The code of a forward plan, and for how many rows it is."""
+def forward_program(applied: Applied, plan: Plan, compiles: bool) -> tuple[Program | Forward, str]:
+    """The code of a forward plan, and for how many rows it is; compiled code if it may be and can be."""
+    if compiles and applied.has_rows and applied.model.rows != UNIT and applied.model.skeleton is None:
+        module = forward(plan, applied.model.rows)
+        if isinstance(module, Forward):
+            return module, f"{module.tile} rows at a time"
     sized, pace = applied.by_chunk(plan)
     nodes: list[Node] = list(sized.outputs.values())
     return generate(nodes, names=sized.names, varying=leaves(nodes)), pace
 
 
-def memory_line(applied: Applied, plan: Plan) -> str:
-    """The arena of a forward plan."""
-    program, pace = forward_program(applied, plan)
+def forward_lines(applied: Applied, plan: Plan, side: str, compiles: bool) -> list[str]:
+    """The code of a forward plan, or its arena."""
+    program, pace = forward_program(applied, plan, compiles)
+    if side == "CODE":
+        return program.source.rstrip().split("\n")
     rows = pace if applied.model.skeleton is None else "a row of each row set"
-    return f"arena of {number(program.arena_bytes)} bytes for {rows}"
+    return [f"arena of {number(program.arena_bytes)} bytes for {rows}"]
 
 
 def duckdb_lines(session: Session, statement: SelectSql, text: str) -> Lines:

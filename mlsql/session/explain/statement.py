@@ -34,10 +34,9 @@ from .forward import (
     applied_models,
     duckdb_lines,
     forward_history,
-    forward_program,
+    forward_lines,
     forward_view,
     logical_forward,
-    memory_line,
 )
 from .history import noted, with_history, worth
 from .options import Options, read_options
@@ -91,8 +90,7 @@ def forward_rows(
         lines: list[str] = []
         for m in models:
             plan = m.optimized(options.without).plan
-            code = forward_program(m, plan)[0].source.rstrip().split("\n")
-            lines += [m.title, *(code if options.side == "CODE" else [memory_line(m, plan)])]
+            lines += [m.title, *forward_lines(m, plan, options.side, session.compile == "always")]
         return lines_rows(session, lines)
     views = [model_view(m, options, session.machine()) for m in models]
     if isinstance(statement.statement, SelectSql):

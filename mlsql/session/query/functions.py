@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 
 from ...errors import Error
 from ...executor.catalog import StoredVersion
+from ...executor.compiled.switch import Switch
 from ...executor.dataset import by_source, leaf_sql, lookups, quoted, sql_type
 from ...executor.device import Array
 from ...executor.load import leaf_arrays
@@ -26,12 +28,15 @@ from ...planner.node import Node
 from ...planner.ops import Column, Parameter
 from ...planner.plan import Plan
 from ...record import record
-from ...types import BOOLEAN, UNIT, Element, Type
+from ...types import BOOLEAN, UNIT, Element, RowSet, Type
 from ..core import Session
 from ..models import parameter_arrays
 from ..per_group import Groups, groups_of_version, predictor_of_groups
 
 ALL_OUTPUTS = "*"
+OF_ARRAYS = " of arrays"  # behind the name of a function of lists
+WORD = r'(?:\w+|"(?:[^"]|"")+")'
+COLUMN_AS_LIST = re.compile(rf"CAST\(({WORD}(?:\.{WORD})*) AS \w+(?:\[\])+\)")
 
 
 @record
@@ -93,10 +98,25 @@ def predict_function(
         values = run(*columns)
         return pa.StructArray.from_arrays([values[n] for n in wanted], wanted)
 
-    parameters = leaf_types(scoring.leaves, version, groups_of_version(session, version))
     struct = f"STRUCT({', '.join(f'{quoted(n)} {t}' for n, t in zip(wanted, types, strict=True))})"
-    all_of_them = output == ALL_OUTPUTS
-    session.storage.function(name, every if all_of_them else one, parameters, struct if all_of_them else types[0])
+    leaves, gives = scoring.leaves, struct if output == ALL_OUTPUTS else types[0]
+    return create_function(session, name, every if output == ALL_OUTPUTS else one, leaves, version, gives)
+
+
+def create_function(
+    session: Session,
+    name: str,
+    call: Callable[..., pa.Array],
+    leaves: Sequence[DataColumn],
+    version: StoredVersion | None,
+    gives: str,
+) -> str:
+    """Have DuckDB know a function of leaves, and another one of the same leaves as ARRAYs (see ``function_call``)."""
+    types = leaf_types(leaves, version, groups_of_version(session, version))
+    arrays = array_types(leaves)
+    session.storage.function(name, call, types, gives)
+    if arrays:
+        session.storage.function(name + OF_ARRAYS, call, [arrays.get(i, t) for i, t in enumerate(types)], gives)
     return quoted(name)
 
 
@@ -118,6 +138,7 @@ def function_name(
         session.null_prediction,
         session.without,
         session.clock and id(session.clock),
+        session.compile,
         variant,
     )
     digest = hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
@@ -210,10 +231,18 @@ def predictor_of(
         lookups(session.storage, scoring.leaves, version.classes if version else {}),
         session.null_prediction or lenient,
         session.clock,
+        switch_of(session, scoring.plan, model.rows),
     )
     if session.clock is not None:
         session.clock.plans.append((f"model {model.name}: up to {CHUNK_ROWS} rows at a time", one.plan))
     return one if groups is None else predictor_of_groups(one, scoring.plan, model, groups, scoring.parameters)
+
+
+def switch_of(session: Session, plan: Plan, rows: RowSet) -> Switch | None:
+    """What decides when a plan is compiled; None if it never is. With a clock every operator runs by itself."""
+    if session.compile == "never" or session.clock is not None or rows == UNIT:
+        return None
+    return Switch(plan, rows, session.known_machine().compile_line, wait=session.compile == "always")
 
 
 def forward_plan(model: Model, wanted: Sequence[str], without: Sequence[str] = ()) -> Plan:
@@ -229,12 +258,34 @@ def read_inputs(model: Model) -> dict[str, Column]:
 
 def leaf_arguments(
     model: Model, leaves: Sequence[DataColumn], given: Mapping[str, str], groups: Groups | None, lenient: bool = False
-) -> str:
+) -> list[str]:
     """The arguments of a model's function: what DuckDB computes from the SQL of each input, and the key of the row's
     group where there are groups. With ``lenient`` an argument whose computation fails is NULL."""
     texts = [leaf_sql(group[0], model, given) for group in by_source(leaves)]
     texts = [f"TRY({text})" for text in texts] if lenient else texts
-    return ", ".join(texts if groups is None else [*texts, groups.key(given)])
+    return texts if groups is None else [*texts, groups.key(given)]
+
+
+def function_call(function: str, leaves: Sequence[DataColumn], arguments: Sequence[str]) -> str:
+    """The SQL of a call of a model's function.
+
+    Where arguments are columns of ARRAYs of the right length, DuckDB need not make lists of them. It knows the type of
+    a column when it plans, and only one of the two calls is left then.
+    """
+    plain, arrays = f"{function}({', '.join(arguments)})", array_types(leaves)
+    columns = {i: COLUMN_AS_LIST.fullmatch(arguments[i]) for i in arrays}
+    names = {i: found[1] for i, found in columns.items() if found is not None}
+    if not names or len(names) < len(arrays):
+        return plain
+    condition = " AND ".join(f"typeof({name}) = '{arrays[i]}'" for i, name in names.items())
+    texts = [f"CAST({names[i]} AS {arrays[i]})" if i in names else a for i, a in enumerate(arguments)]
+    return f'CASE WHEN {condition} THEN {function[:-1]}{OF_ARRAYS}"({", ".join(texts)}) ELSE {plain} END'
+
+
+def array_types(leaves: Sequence[DataColumn]) -> dict[int, str]:
+    """The ARRAY types of those arguments that are tensors."""
+    types = [(g[0].column.type, g[0].vocabulary) for g in by_source(leaves)]
+    return {i: output_type(t, "") for i, (t, vocabulary) in enumerate(types) if t.shape and vocabulary is None}
 
 
 def leaf_types(leaves: Sequence[DataColumn], version: StoredVersion | None, groups: Groups | None) -> list[str]:

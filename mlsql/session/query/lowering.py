@@ -20,6 +20,7 @@ from .functions import (
     ALL_OUTPUTS,
     Variant,
     computing,
+    function_call,
     leaf_arguments,
     leaves_of,
     output_type,
@@ -123,7 +124,8 @@ class Lowering:
         function = self.function(call, output, variant)
         given = self.arguments(call, model, [] if groups is None else list(groups.columns))
         leaves = leaves_of(self.session, model, version, variant)
-        return f"{function}({leaf_arguments(model, leaves, given, groups, variant is not None and variant.lenient)})"
+        lenient = variant is not None and variant.lenient
+        return function_call(function, leaves, leaf_arguments(model, leaves, given, groups, lenient))
 
     def arguments(self, call: PredictCall, model: Model, group_columns: Sequence[str]) -> dict[str, str]:
         """The SQL of every input, and of the columns of PER: as given, by name, or the row's columns of that name."""
@@ -170,7 +172,8 @@ class Lowering:
         groups = groups_of_version(self.session, version)
         names = [*model.inputs, *(groups.columns if groups else ())]
         columns = leaf_arguments(model, model.input_leaves, {n: f"{SOURCE}.{quoted(n)}" for n in names}, groups)
-        inner = f"SELECT {shown}, {function}({columns}) AS {OUTPUTS} FROM {source} AS {SOURCE}"
+        outputs_there = function_call(function, model.input_leaves, columns)
+        inner = f"SELECT {shown}, {outputs_there} AS {OUTPUTS} FROM {source} AS {SOURCE}"
         return f"(SELECT * EXCLUDE ({OUTPUTS}), unnest({OUTPUTS}) FROM ({inner}))"
 
     def columns_of(self, source: str, call: PredictCall, model: Model, version: StoredVersion | None) -> list[str]:
