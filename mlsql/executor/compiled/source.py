@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...planner.node import At, Node, depends_on, rebuilt, walk
-from ...planner.ops import Column, Constant, Contraction, Count, Counter, Index, State
+from ...planner.ops import Column, Constant, Contract, Contraction, Count, Counter, Index, State
 from ...planner.ops.contract import as_matrix_product
 from ...planner.plan import Plan
 from ...record import record
@@ -31,13 +31,17 @@ from math import inf
 
 import numpy as np
 from numba import njit
-from numba.types import Array, boolean, float32, float64, int32, int64
+from numba.types import Array, boolean, float32, float64, int32, int64, uint16
 
 from mlsql.executor.compiled.blas import matmul, nearest, plus
 from mlsql.executor.compiled.functions import *
 from mlsql.executor.compiled.team import meet, share
 from mlsql.executor.device import array
 """
+MKL = "from mlsql.executor.compiled.mkl import matmul_bf16, matmul_mkl\n"  # only where it is called: this loads MKL
+ROUNDING = "from mlsql.executor.compiled.bfloat16 import round_bf16\n"
+BF16_BYTES = 2
+Choice = Callable[[Contraction], str]  # which library computes a product: "openblas", which is NumPy's BLAS, or "mkl"
 OPTIONS = 'cache=True, nogil=True, error_model="numpy", fastmath={"contract"}'
 HEAD = {  # what steps() takes besides row counts and arrays, and Numba's types
     "order": "Array(int64, 1, 'C', readonly=True)", "batch": "int64", "count": "int64", "first_step": "int64",
@@ -77,6 +81,7 @@ class Compiled:
     arena: Arena
     became: Mapping[Node, Node]
     team: Team
+    blas: Choice
 
     @property
     def arena_bytes(self) -> int:
@@ -89,8 +94,13 @@ class Compiled:
         if made in self.fusion.kernel_of:
             kernel = self.fusion.kernel_of[made]
             loops = [i for i, k in enumerate(self.fusion.kernels) if isinstance(k, Loop)]
-            return f"loop {loops.index(kernel) + 1}" if kernel in loops else "BLAS"
+            return f"loop {loops.index(kernel) + 1}" if kernel in loops else self.library(made)
         return "its readers" if made in self.fusion.virtual else None
+
+    def library(self, product: Node) -> str:
+        """What computes a matrix product."""
+        assert isinstance(product, Contraction)
+        return "MKL" if in_bf16(product) or self.blas(product) == "mkl" else "BLAS"
 
     def kernel_counts(self) -> tuple[int, int]:
         """How many loops and how many matrix products there are."""
@@ -120,8 +130,14 @@ class Compiled:
         ]
 
 
-def compiled(loop: LoopPlan, threads: int = 1) -> Compiled | str:
-    """The module of a training loop for so many threads, or why there is none."""
+def numpys(product: Contraction) -> str:
+    """NumPy's own library for every product."""
+    return "openblas"
+
+
+def compiled(loop: LoopPlan, threads: int = 1, blas: Choice = numpys) -> Compiled | str:
+    """The module of a training loop for so many threads, or why there is none. ``blas`` chooses the library of each
+    product."""
     if loop.beside:
         return "rows are taken group by group"
     bound = [loop.loss, loop.rate, *loop.updates.values()]
@@ -139,7 +155,7 @@ def compiled(loop: LoopPlan, threads: int = 1) -> Compiled | str:
     if fusion.copied:
         return "the old value of a state is read after the new one is there"
     names = Plan({}, loop.names).renamed(became)
-    return _Writer(loop, fusion, names, threads).module(once, became)
+    return _Writer(loop, fusion, names, threads, blas).module(once, became)
 
 
 def changes(node: Node) -> bool:
@@ -150,8 +166,10 @@ def changes(node: Node) -> bool:
 class _Writer:
     """Writes the module. It is the ``Module`` that loops ask for names."""
 
-    def __init__(self, loop: LoopPlan, fusion: Fusion, names: Mapping[Node, str], threads: int) -> None:
-        self.loop, self.fusion, self.hints, self.threads = loop, fusion, names, threads
+    def __init__(self, loop: LoopPlan, fusion: Fusion, names: Mapping[Node, str], threads: int, blas: Choice) -> None:
+        self.loop, self.fusion, self.hints, self.threads, self.blas = loop, fusion, names, threads, blas
+        self.rounded: dict[Node, str] = {}  # operands of products, and the arrays that hold them as bfloat16
+        self.imports = [IMPORTS]
         self.names = Names(RESERVED)
         self.arena = Arena(fusion)
         self.variable: dict[Node, str] = {}
@@ -287,7 +305,7 @@ class _Writer:
         head = HEAD | TEAM if self.threads > 1 else HEAD
         types = [*head.values(), *("int64" for _ in (*counts, *widths)), *self.arguments.values()]
         text = [
-            IMPORTS,
+            "".join(self.imports),
             "",
             "@njit(",
             *wrapped(f"    int64({', '.join(types)}),"),
@@ -316,9 +334,8 @@ class _Writer:
         ]
         source = "\n".join(line.rstrip() for line in text)
         team = Team(self.threads, len(self.parts), frozenset(self.arena.of_thread))
-        return Compiled(
-            source, tuple(self.arena.sizes), self.leaves, self.row_counts, once, self.fusion, self.arena, became, team
-        )
+        sizes, leaves, counted = tuple(self.arena.sizes), self.leaves, self.row_counts
+        return Compiled(source, sizes, leaves, counted, once, self.fusion, self.arena, became, team, self.blas)
 
     def body(self) -> list[str]:
         """The loop over batches."""
@@ -354,18 +371,40 @@ class _Writer:
         form = as_matrix_product(node.spec)
         assert form is not None
         swapped, *turned = form
-        operands = [self.operand(n) + (".T" if turn else "") for n, turn in zip(node.inputs, turned, strict=True)]
+        lines = [f"# {self.comment(node)}"]
+        names = [self.rounded_operand(n, lines) if in_bf16(node) else self.operand(n) for n in node.inputs]
+        operands = [name + (".T" if turn else "") for name, turn in zip(names, turned, strict=True)]
         x, y = reversed(operands) if swapped else operands
         out = self.sliced(self.array(node), node)
-        comment = f"# {self.comment(node)}"
+        matmul = self.function(node)
         if self.threads == 1:
-            return [comment, f"matmul({x}, {y}, {out})"]
-        call = f"matmul({x}[first:last], {y}, {out}[first:last])"
-        size = f"{out}.shape[0]"
-        if not shares_rows(node):
-            size, call = f"{out}.shape[1]", f"matmul({x}, {y}[:, first:last], {out}[:, first:last])"
-        share = f"first, last = share({size}, p, shares, {STEP})"
-        return [comment, SHARES, *indented([share, call]), "meet(gate, threads)"]
+            return [*lines, f"{matmul}({x}, {y}, {out})"]
+        if shares_rows(node):
+            return [*lines, *shared(f"{out}.shape[0]", f"{matmul}({x}[first:last], {y}, {out}[first:last])")]
+        return [*lines, *shared(f"{out}.shape[1]", f"{matmul}({x}, {y}[:, first:last], {out}[:, first:last])")]
+
+    def function(self, node: Contraction) -> str:
+        """The function that computes a product."""
+        name = "matmul_bf16" if in_bf16(node) else "matmul_mkl" if self.blas(node) == "mkl" else "matmul"
+        if name != "matmul" and MKL not in self.imports:
+            self.imports.append(MKL)
+        return name
+
+    def rounded_operand(self, node: Node, lines: list[str]) -> str:
+        """The array of an operand as bfloat16, and the line that rounds it if this is the first product to read it."""
+        if node not in self.rounded:
+            name = self.rounded[node] = self.fresh(f"{self.hint(node)}_bf16")
+            slot = self.arena.scratch(node.type, BF16_BYTES)
+            self.setup.append(f"{name} = array(arena, {slot}, {self.shape(node.type)}, 'uint16')")
+            self.arguments[name] = "Array(uint16, 2, 'C')"
+            whole, half = self.operand(node), self.sliced(name, node)
+            if self.threads == 1:
+                lines.append(f"round_bf16({whole}, {half})")
+            else:
+                lines += shared(f"{whole}.shape[0]", f"round_bf16({whole}[first:last], {half}[first:last])")
+            if ROUNDING not in self.imports:
+                self.imports.append(ROUNDING)
+        return self.sliced(self.rounded[node], node)
 
     def operand(self, node: Node) -> str:
         """The array of an operand, as many rows as there are."""
@@ -382,10 +421,21 @@ class _Writer:
 
 
 RESERVED = frozenset(
-    "steps prepare run arena order batch count first_step stop_on_nan losses rates start s r g i j k l inf np njit array "
-    "float32 float64 int32 int64 matmul nearest plus exp log log1p tanh erf sin cos sqrt power where maximum minimum sign "
-    "abs min max range thread threads shares gate parts meet share first last p t".split()
+    "steps prepare run arena order batch count first_step stop_on_nan losses rates start s r g i j k l inf np njit "
+    "array float32 float64 int32 int64 matmul nearest plus exp log log1p tanh erf sin cos sqrt power where maximum "
+    "minimum sign abs min max range uint16 matmul_mkl matmul_bf16 round_bf16 thread threads shares gate parts meet "
+    "share first last p t".split()
 )
+
+
+def shared(size: str, call: str) -> list[str]:
+    """A call for each thread's share of rows or columns."""
+    return [SHARES, *indented([f"first, last = share({size}, p, shares, {STEP})", call]), "meet(gate, threads)"]
+
+
+def in_bf16(product: Contraction) -> bool:
+    """Whether the operands of a matrix product are rounded to bfloat16."""
+    return isinstance(product, Contract) and product.bf16
 
 
 def wrapped(text: str) -> list[str]:
