@@ -5,8 +5,8 @@ loaded by ``mkl()`` alone.
 
 MKL's threads are TBB's. With Intel's OpenMP, which is its default, its products are twice too large and the like once
 another OpenMP is loaded for all to see, as PyTorch loads GNU's: each thread seems to ask the other library for its
-number, and to be told that it is the first. TBB's threads also sleep when they have nothing to do, and leave their cores
-to OpenBLAS.
+number, and to be told that it is the first. TBB's threads also sleep when they have nothing to do, and so leave their
+cores to OpenBLAS.
 """
 
 from __future__ import annotations
