@@ -25,6 +25,7 @@ COMMON = (
     Option("patience", None, "epochs without improvement after which training stops", 1, kind=int),
     Option("on_nan", "stop", "what to do when the loss is not finite", choices=("stop", "skip")),
     Option("deterministic", False, "the same bits at any number of threads, whether code was compiled before or not"),
+    Option("precision", "float32", "what operands of matrix products are rounded to", choices=("float32", "bf16")),
     Option("class_weight", None, "weight rows so that all classes count the same", choices=("balanced",), kind=str),
 )
 

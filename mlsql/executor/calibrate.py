@@ -53,6 +53,10 @@ def calibrate(*, thorough: bool) -> Rates:
             measure(bench)
         for measure in (compiled, special, duckdb) if thorough else ():
             measure(bench)
+        if thorough:
+            from .blas_rates import libraries
+
+            libraries(bench)
     return {name: float(f"{value:.2g}") for name, value in bench.rates.items()}
 
 

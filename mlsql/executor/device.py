@@ -49,6 +49,18 @@ def einsum(spec: str, x: Array, y: Array, out: Array) -> None:
     np.einsum(spec, x, y, out=out, optimize=True)
 
 
+def rounded_bf16(x: Array) -> Array:
+    """Every FLOAT rounded to the nearest bfloat16, of two as near to the one whose last bit is 0; NaN stays NaN."""
+    bits = np.asarray(x, np.float32).view(np.uint32)
+    half = ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32)
+    return np.where(np.isnan(x), np.float32(np.nan), half)
+
+
+def bf16_matmul(x: Array, y: Array, out: Array) -> None:
+    """The matrix product of two operands that are rounded to bfloat16, summed in 32 bits."""
+    np.matmul(rounded_bf16(x), rounded_bf16(y), out)
+
+
 def moment(spec: str, x: Array, y: Array, out: Array) -> None:
     """Einstein summation over all rows ("r") in 64 bits, a block of rows at a time."""
     folded = [ROW in letters for letters in spec.partition("->")[0].split(",")]
@@ -161,7 +173,7 @@ COMPILED = {
 }
 
 ELSEWHERE = {name: "Numba" for listed in COMPILED.values() for name in listed.split()}
-ELSEWHERE |= {"matmul": "BLAS", "moment": "BLAS", "erf": "SciPy"}
+ELSEWHERE |= {"matmul": "BLAS", "bf16_matmul": "BLAS", "moment": "BLAS", "erf": "SciPy"}
 
 
 def library(functions: Iterable[str]) -> str:
@@ -189,7 +201,7 @@ def namespace() -> dict[str, Any]:
     names.update(abs=np.absolute, matmul=np.matmul, copyto=np.copyto, arange=np.arange, empty=np.empty)
     names.update({f"number_{name}": function for name, function in FUNCTIONS.items()})
     names.update({f"number_{name}": on_number(getattr(np, name)) for name in PARTIAL})
-    for helper in (array, fill, cast, where, einsum, moment, place_parts, erf):
+    for helper in (array, fill, cast, where, einsum, moment, bf16_matmul, place_parts, erf):
         names[helper.__name__] = helper
     names.update({name: later(module, name) for module, listed in COMPILED.items() for name in listed.split()})
     return names

@@ -89,6 +89,8 @@ def matrix_product(node: Contraction, inputs: list[tuple[str, int]]) -> str | No
     if product is None:
         return None
     swapped, *forms = product
+    if getattr(node, "bf16", False):  # of operands that are rounded
+        inputs = [(f"bf16({text})", TIGHTEST) for text, _ in inputs]
     sides = [(text if level == TIGHTEST else f"({text})") + ("ᵀ" if form else "") for (text, level), form in
              zip(inputs, forms, strict=True)]  # fmt: skip
     return " @ ".join(reversed(sides) if swapped else sides)

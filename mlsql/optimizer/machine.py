@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 from ..planner import scalar
 from ..planner.node import Node
+from ..planner.work import PRODUCT_SIZES
 from ..record import record
 
 NEAR_TABLE = float(1 << 18)
@@ -48,6 +49,14 @@ LIKE = {
 def rate(default: float, unit: str, description: str, *, telling: bool = False) -> Any:
     """A figure of a machine, with what it is on an ordinary core of 2024; EXPLAIN prints the most telling ones."""
     return field(default=default, metadata={"unit": unit, "description": description, "telling": telling})
+
+
+LIBRARIES = ("openblas", "mkl", "bf16")  # NumPy's BLAS, whatever it is; MKL; MKL's products of bfloat16
+
+
+def library_defaults() -> tuple[tuple[str, float], ...]:
+    """Flops a second of each way to multiply matrices at each of the sizes; 0: not measured, or it is not there."""
+    return tuple((f"{library}_{size}", 0.0) for library in LIBRARIES for size in PRODUCT_SIZES)
 
 
 @record
@@ -111,6 +120,7 @@ class Machine:
     udf_row: float = rate(4e-8, "s", "a row passed to a function of ours by DuckDB, besides the function")
     statement: float = rate(2e-4, "s", "a statement of DuckDB's")
     functions: tuple[tuple[str, float], ...] = field(default_factory=function_defaults)
+    libraries: tuple[tuple[str, float], ...] = field(default_factory=library_defaults)
     processor: str = ""
     cores: int = 2
     numpy: str = ""
@@ -124,11 +134,19 @@ class Machine:
         for name, value in self.functions:
             bits = "64" if name.endswith(DOUBLE) else "32"
             yield name, value, "numbers/s", f"the function {name.removesuffix(DOUBLE)} of {bits} bits, in the cache"
+        for name, value in self.libraries:
+            if value:
+                m, n, k = PRODUCT_SIZES[name.partition("_")[2]]
+                yield name, value, "flops/s", f"a product of {m}x{k} and {k}x{n} matrices"
 
     @cached_property
     def function(self) -> Mapping[str, float]:
         """Numbers a second by the name of a scalar function; "product" and the like are priced by their sizes."""
         return dict(self.functions)
+
+    def blas_rate(self, library: str, size: str) -> float:
+        """The rate of a library at one of the sizes of products; 0: not measured."""
+        return dict(self.libraries)[f"{library}_{size}"]
 
     @property
     def flops(self) -> float:
@@ -160,4 +178,5 @@ class Machine:
         """This machine with some figures replaced; names that it does not have are left out."""
         known: dict[str, Any] = {f.name: values[f.name] for f in fields(self) if f.metadata and f.name in values}
         functions = tuple((name, values.get(name, value)) for name, value in self.functions)
-        return replace(self, functions=functions, **known)
+        libraries = tuple((name, values.get(name, value)) for name, value in self.libraries)
+        return replace(self, functions=functions, libraries=libraries, **known)

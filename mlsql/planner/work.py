@@ -6,6 +6,8 @@ machines, and a machine nothing of operators.
 
 from __future__ import annotations
 
+import math
+
 from ..record import record
 
 Counts = tuple[tuple[str, int], ...]
@@ -27,6 +29,23 @@ class Access:
     @property
     def bytes(self) -> int:
         return self.rows * self.row_bytes
+
+
+# rows, columns and summed length of the products at which libraries of them are compared; "narrow" is the last layer of
+# a classifier, "shallow" the gradient of its inputs
+PRODUCT_SIZES = {str(n): (n, n, n) for n in (32, 128, 512, 1024)}
+PRODUCT_SIZES |= {"narrow": (256, 10, 512), "shallow": (256, 512, 10)}
+THIN = 20  # the longest side by which a product counts as one of these two
+
+
+def nearest_size(m: int, n: int, k: int) -> str:
+    """The name of the size that is most like a product: by its thinnest side, or else by the arithmetic."""
+    if k <= THIN:
+        return "shallow"
+    if min(m, n) <= THIN:
+        return "narrow"
+    cubes = [name for name in PRODUCT_SIZES if name.isdigit()]
+    return min(cubes, key=lambda name: abs(math.log(m * n * k / int(name) ** 3)))
 
 
 NUMBERS = ("number", "number_function")  # arithmetic without any array

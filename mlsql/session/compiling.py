@@ -45,14 +45,16 @@ def compilation(session: Session, planned: Planned, settings: Settings) -> Compi
     if interpreted < WORTH_A_LOOK and not forced:
         return Compilation(None, False, "")
     from ..executor.compiled.source import compiled
+    from .blas import chooser
 
-    module = compiled(loop)
+    library = chooser(session.blas, machine, bool(settings.options["deterministic"]))
+    module = compiled(loop, blas=library)
     if isinstance(module, str):
         return Compilation(None, False, f"interpreted: {module}")
     fast = sum(price(w, machine) for w in module.fusion.work()) * steps
     threads = 1 if settings.options["deterministic"] or fast < WORTH_SHARING * steps else cores()
     if threads > 1:
-        shared = compiled(loop, threads)
+        shared = compiled(loop, threads, library)
         assert not isinstance(shared, str)
         module = shared
     pause = module.compile_seconds(machine.compile_line)

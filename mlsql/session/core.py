@@ -68,6 +68,7 @@ class Session:
         self.null_prediction = False
         self.optimizer = True  # whether plans and queries are rewritten
         self.compile = os.environ.get("MLSQL_COMPILE", "auto")  # whether plans are compiled: auto, always, never
+        self.blas = "auto"  # the library of compiled matrix products: auto, openblas, mkl
         self.scorings: dict[Any, Any] = {}  # plans made for single queries, by what they were made of
         self.machine_choice: str | None = None  # SET mlsql_machine; None: what the environment says
         self._machine: Machine | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -113,8 +114,17 @@ def of(here: Identity, known: Measured) -> Machine:
 
 
 def rate_rows(machine: Machine) -> pa.Table:
-    """A row a rate."""
-    columns = zip(*machine.rates(), strict=True)
+    """A row a rate; those of libraries of matrix products say which version they are of."""
+    titles: Mapping[str, str] = {}
+    if any(rate for _, rate in machine.libraries):
+        from ..executor.blas import versions
+
+        titles = versions()
+    rows = []
+    for name, value, unit, description in machine.rates():
+        title = titles.get(name.partition("_")[0])
+        rows.append((name, value, unit, f"{title}: {description}" if title else description))
+    columns = zip(*rows, strict=True)
     return pa.table(dict(zip(("name", "value", "unit", "description"), map(list, columns), strict=True)))
 
 

@@ -62,7 +62,10 @@ def without_predict(session: Session, query: Query) -> Query:
 
 
 SWITCHES = {"mlsql_null_prediction": "null_prediction", "mlsql_optimizer": "optimizer"}  # and where the session has it
-CHOICES = {"mlsql_compile": ("compile", ("auto", "always", "never"))}  # and what the session may have there
+CHOICES = {  # and what the session may have there
+    "mlsql_compile": ("compile", ("auto", "always", "never")),
+    "mlsql_blas": ("blas", ("auto", "openblas", "mkl")),
+}
 OPTIONS = ("mlsql_machine", *SWITCHES, *CHOICES)
 
 
@@ -77,6 +80,10 @@ def set_option(session: Session, statement: SetOption) -> Rows:
         if statement.value not in choices:
             words = [f"'{c}'" for c in choices]
             raise ProgrammingError(f"{name} is {', '.join(words[:-1])} or {words[-1]}", place=statement.place)
+        if statement.value == "mkl":
+            from .blas import check_mkl
+
+            check_mkl(statement.place)
         setattr(session, attribute, statement.value)
         return message_rows(session, f"{name} = {statement.value}")
     if name not in SWITCHES:

@@ -256,7 +256,8 @@ def run(session: Session, statement: Train, prepared: Prepared, clock: Clock | N
     if session.progress is not None:
         session.progress.start(model=str(statement.model), epochs=settings.limits.epochs, rows=trainer.feed.rows)
     try:
-        return trainer.run(settings.limits)
+        with one_thread() if settings.options["deterministic"] else contextlib.nullcontext():
+            return trainer.run(settings.limits)
     except (Diverged, KeyboardInterrupt) as stop:
         reason = "interrupted" if isinstance(stop, KeyboardInterrupt) else "diverged"
         session.catalog.save_failed_run(run_row(statement, prepared, trainer.outcome({}, reason)))
@@ -266,6 +267,13 @@ def run(session: Session, statement: Train, prepared: Prepared, clock: Clock | N
     finally:
         if session.progress is not None:
             session.progress.stop()
+
+
+def one_thread() -> contextlib.AbstractContextManager[None]:
+    """Matrix products in one thread: how many there are decides in which order sums are made."""
+    from ..executor.blas import threads
+
+    return threads(1)
 
 
 def trainer_of(session: Session, prepared: Prepared, **options: Any) -> Trainer:

@@ -34,6 +34,7 @@ from .per_group import group_layout
 
 CONSTANTS = 1 << 16  # bytes of values from before the loop where none are kept for rows
 MAX_EPOCHS = 10_000  # of a run that only UNTIL would end
+BF16 = "bf16"  # of precision
 LOG_COUNTERS = ("epoch", "step", "loss", "validation_loss", "seconds")
 
 
@@ -90,6 +91,10 @@ def read_settings(statement: Train) -> Settings:
     """The solver, its options and the limits of a run."""
     solver = find_solver(statement.solver, statement.solver_place)
     options = read_options(solver, statement.options)
+    if options["precision"] == BF16:
+        from .blas import check_bf16
+
+        check_bf16(next(o.value_place for o in statement.options if o.name.lower() == "precision"))
     epochs, steps = options["epochs"], options["steps"]
     until = None if statement.until is None else until_condition(statement.until, statement.validate is not None)
     open_ended = until is not None or statement.within_seconds is not None
@@ -181,6 +186,10 @@ def plan_training(
         best[0], best[1], updates, rows.table, rows.batch, index, training.spans, STEP, optimized.plan.names,
         tuple(beside), rows.per_epoch, rows.multiples,
     )  # fmt: skip
+    if o["precision"] == BF16:
+        from .blas import in_bf16
+
+        loop = in_bf16(loop, settings.place)
     return Planned(
         loop, (*simplified.steps, *optimized.steps), goal.runs, goal.machine, training,
         (*settings.considered, *optimized.alternatives), optimized.notes,

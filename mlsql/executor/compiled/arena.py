@@ -71,9 +71,9 @@ class Arena:
         self.sizes[chosen] = max(self.sizes[chosen], size)
         return chosen
 
-    def scratch(self, type: Type) -> int:
-        """A slot of its own for a buffer."""
-        self.sizes.append(size_of(type) * type.element.bytes)
+    def scratch(self, type: Type, width: int | None = None) -> int:
+        """A slot of its own for a buffer, of so many bytes a number if they are not as many as the type has."""
+        self.sizes.append(size_of(type) * (width or type.element.bytes))
         return len(self.sizes) - 1
 
     def own(self, type: Type) -> int:

@@ -1,54 +1,45 @@
 """Matrix products from compiled code: the CBLAS of a library that is loaded, called by pointer.
 
-By default it is NumPy's own OpenBLAS, so that compiled and interpreted steps share one pool of threads. Numba's
-``np.dot`` would call SciPy's, a second pool, and copy operands that do not lie in one piece.
+By default it is NumPy's own. Numba's ``np.dot`` would call SciPy's, a second pool of threads, and copy operands that do
+not lie in one piece.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import llvmlite.binding as llvm
 from numba import njit, types
 from numba.extending import intrinsic, overload
 
-from .library import Library, library
+from ..blas import Library, numpys
 
 ROW_MAJOR, PLAIN, TRANSPOSED = 101, 111, 112
 
 
-def declare() -> Library:
-    """Let compiled code call ``mlsql_sgemm`` and ``mlsql_dgemm``."""
-    found = library()
-    assert found is not None
-    llvm.add_symbol("mlsql_sgemm", found.sgemm)
-    llvm.add_symbol("mlsql_dgemm", found.dgemm)
-    return found
+def external(library: Library, whose: str, name: str, operand: Any, number: Any) -> Any:
+    """CBLAS's product of matrices of ``operand``, summed in ``number``; compiled code knows it as ``mlsql_mkl_sgemm``
+    and the like."""
+    symbol = f"mlsql_{whose}_{name}"
+    llvm.add_symbol(symbol, library.products[name])
+    integer = types.int64 if library.integer == 8 else types.int32
+    array, out = (types.CPointer(n) for n in (operand, number))  # type: ignore[no-untyped-call]
+    flags, sizes = (types.int32,) * 3, (integer,) * 3
+    operands = (number, array, integer, array, integer, number, out, integer)
+    return types.ExternalFunction(symbol, types.void(*flags, *sizes, *operands))
 
 
-INTEGER = types.int64 if declare().integer == 8 else types.int32
-
-
-def external(name: str, number: Any) -> Any:
-    """The signature of CBLAS's matrix product."""
-    array = types.CPointer(number)
-    flags, sizes = (types.int32,) * 3, (INTEGER,) * 3
-    operands = (number, array, INTEGER, array, INTEGER, number, array, INTEGER)
-    return types.ExternalFunction(name, types.void(*flags, *sizes, *operands))
-
-
-_sgemm = external("mlsql_sgemm", types.float32)
-_dgemm = external("mlsql_dgemm", types.float64)
-
-
-@intrinsic
-def _data(typing: Any, array: Any) -> Any:
+def _address(typing: Any, array: Any) -> Any:
     """The address of an array's first number."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return context.make_array(array)(context, builder, arguments[0]).data
 
-    return types.CPointer(array.dtype)(array), generate
+    return types.CPointer(array.dtype)(array), generate  # type: ignore[no-untyped-call]
+
+
+_data: Any = intrinsic(_address)
 
 
 @njit(nogil=True)
@@ -59,31 +50,46 @@ def _leading(x: Any) -> Any:
     return TRANSPOSED, max(x.strides[1] // x.itemsize, x.shape[0])
 
 
-def _gemm(*arguments: Any) -> None:
-    """CBLAS's product of the element type of ``out``."""
+def product(functions: Mapping[Any, Any]) -> Any:
+    """A compiled function ``matmul(x, y, out)`` that calls the product of its operands' element type.
 
+    It puts the product of two matrices into ``out``, whose rows lie in one piece each; both operands may be transposed
+    views.
+    """
 
-@overload(_gemm, inline="always")
-def _typed_gemm(
-    turn_x: Any, turn_y: Any, m: Any, n: Any, k: Any, x: Any, a: Any, y: Any, b: Any, out: Any, c: Any
-) -> Any:
-    gemm = {types.float32: _sgemm, types.float64: _dgemm}[out.dtype]
+    def gemm(*arguments: Any) -> None:
+        """CBLAS's product of the element type of ``x``."""
 
-    def call(
+    @overload(gemm, inline="always")
+    def typed(
         turn_x: Any, turn_y: Any, m: Any, n: Any, k: Any, x: Any, a: Any, y: Any, b: Any, out: Any, c: Any
-    ) -> None:
-        gemm(ROW_MAJOR, turn_x, turn_y, m, n, k, 1, _data(x), a, _data(y), b, 0, _data(out), c)
+    ) -> Any:
+        function = functions[x.dtype]
 
-    return call
+        def call(
+            turn_x: Any, turn_y: Any, m: Any, n: Any, k: Any, x: Any, a: Any, y: Any, b: Any, out: Any, c: Any
+        ) -> None:
+            function(ROW_MAJOR, turn_x, turn_y, m, n, k, 1, _data(x), a, _data(y), b, 0, _data(out), c)
+
+        return call
+
+    @njit(nogil=True)
+    def matmul(x: Any, y: Any, out: Any) -> None:
+        turn_x, lead_x = _leading(x)
+        turn_y, lead_y = _leading(y)
+        lead = max(out.strides[0] // out.itemsize, out.shape[1])
+        gemm(turn_x, turn_y, out.shape[0], out.shape[1], x.shape[1], x, lead_x, y, lead_y, out, lead)
+
+    return matmul
 
 
-@njit(nogil=True)
-def matmul(x: Any, y: Any, out: Any) -> None:
-    """The product of two matrices into ``out``, whose rows lie in one piece each; both may be transposed views."""
-    turn_x, lead_x = _leading(x)
-    turn_y, lead_y = _leading(y)
-    lead = max(out.strides[0] // out.itemsize, out.shape[1])
-    _gemm(turn_x, turn_y, out.shape[0], out.shape[1], x.shape[1], x, lead_x, y, lead_y, out, lead)
+def products_of(library: Library, whose: str) -> Any:
+    """``matmul(x, y, out)`` of a library, for FLOAT and for DOUBLE."""
+    names = {types.float32: "sgemm", types.float64: "dgemm"}
+    return product({number: external(library, whose, name, number, number) for number, name in names.items()})
+
+
+matmul = products_of(numpys(), "numpy")
 
 
 @njit(nogil=True)

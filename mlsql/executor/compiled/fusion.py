@@ -280,7 +280,7 @@ class Fusion:
         """The rows of large tables that a loop takes in the order of a batch."""
         found = []
         for n in loop.nodes:
-            stack = [n] if isinstance(n, Take) else list(n.inputs)
+            stack: list[Node] = [n] if isinstance(n, Take) else list(n.inputs)
             while stack:
                 m = stack.pop()
                 if (

@@ -26,7 +26,7 @@ from math import inf
 
 import numpy as np
 from numba import njit
-from numba.types import Array, boolean, float32, float64, int32, int64
+from numba.types import Array, boolean, float32, float64, int32, int64, uint16
 
 from mlsql.executor.compiled.blas import matmul, nearest, plus
 from mlsql.executor.compiled.functions import *
@@ -37,7 +37,7 @@ OPTIONS = 'cache=True, nogil=True, error_model="numpy", fastmath={"contract"}'
 WIDTH = 116
 RESERVED = frozenset(
     "prepare run arena rows outputs start s r g i j k l inf np njit array "
-    "float32 float64 int32 int64 matmul nearest plus "
+    "float32 float64 int32 int64 uint16 matmul matmul_mkl matmul_bf16 round_bf16 nearest plus "
     "exp log log1p tanh erf sin cos sqrt power where maximum minimum sign abs min max range "
     "fetch meet share first last p t".split()
 )
@@ -206,9 +206,15 @@ class ModuleWriter:
         form = as_matrix_product(node.spec)
         assert form is not None
         swapped, *turned = form
-        operands = [self.operand(n) + (".T" if turn else "") for n, turn in zip(node.inputs, turned, strict=True)]
+        lines = [f"# {self.comment(node)}"]
+        names = [self.operand_of(node, n, lines) for n in node.inputs]
+        operands = [name + (".T" if turn else "") for name, turn in zip(names, turned, strict=True)]
         x, y = reversed(operands) if swapped else operands
-        return [f"# {self.comment(node)}", *self.multiplied(node, x, y, self.sliced(self.array(node), node))]
+        return [*lines, *self.multiplied(node, x, y, self.sliced(self.array(node), node))]
+
+    def operand_of(self, product: Contraction, node: Node, lines: list[str]) -> str:
+        """The array of a product's operand; ``lines`` are in front of the product."""
+        return self.operand(node)
 
     def multiplied(self, node: Contraction, x: str, y: str, out: str) -> list[str]:
         """The lines that call BLAS."""

@@ -24,7 +24,8 @@ from types import ModuleType
 from typing import Any
 
 from .. import cache
-from . import library, room
+from ..blas import numpys
+from . import room
 
 NAME = "generated.py"
 SEAL = "seal.json"
@@ -57,8 +58,7 @@ def circumstances() -> str:
     """What decides machine code besides a module's text. Nothing here loads Numba."""
     import llvmlite.binding as llvm  # its share of Numba's half second is a fiftieth of a second
 
-    found = library.library()
-    facts: list[Any] = [version("numba"), version("llvmlite"), version("numpy"), sys.version, found and found.integer]
+    facts: list[Any] = [version("numba"), version("llvmlite"), version("numpy"), sys.version, numpys().integer]
     facts += [llvm.get_process_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]
     facts += sorted(s for s in os.environ.items() if s[0].startswith("NUMBA_") and s[0] not in HARMLESS)
     facts += [file.read_text("utf-8") for file in sorted(Path(__file__).parent.glob("*.py"))]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...planner.node import At, Node, depends_on, rebuilt, walk
-from ...planner.ops import Column, Contraction, Count, Counter, Index, State
+from ...planner.ops import Column, Contract, Contraction, Count, Counter, Index, State
 from ...planner.plan import Plan
 from ...record import record
 from ...types import UNIT, RowSet, Type
@@ -23,6 +23,10 @@ from .lower import lowered, unsupported
 from .module import IMPORTS, OPTIONS, ModuleWriter, wrapped
 from .shared import SHARES, STEP, SharedLoopWriter, of_shares, shares_rows
 
+MKL = "from mlsql.executor.compiled.mkl import matmul_bf16, matmul_mkl\n"  # only where it is called: this loads MKL
+ROUNDING = "from mlsql.executor.compiled.bfloat16 import round_bf16\n"
+BF16_BYTES = 2
+Choice = Callable[[Contraction], str]  # which library computes a product: "openblas", which is NumPy's BLAS, or "mkl"
 HEAD = {  # what steps() takes besides row counts and arrays, and Numba's types
     "order": "Array(int64, 1, 'C', readonly=True)", "batch": "int64", "count": "int64", "first_step": "int64",
     "stop_on_nan": "boolean", "losses": "Array(float64, 1, 'C')", "rates": "Array(float64, 1, 'C')",
@@ -60,6 +64,7 @@ class Compiled:
     arena: Arena
     became: Mapping[Node, Node]
     team: Team
+    blas: Choice
 
     @property
     def arena_bytes(self) -> int:
@@ -72,8 +77,13 @@ class Compiled:
         if made in self.fusion.kernel_of:
             kernel = self.fusion.kernel_of[made]
             loops = [i for i, k in enumerate(self.fusion.kernels) if isinstance(k, Loop)]
-            return f"loop {loops.index(kernel) + 1}" if kernel in loops else "BLAS"
+            return f"loop {loops.index(kernel) + 1}" if kernel in loops else self.library(made)
         return "its readers" if made in self.fusion.virtual else None
+
+    def library(self, product: Node) -> str:
+        """What computes a matrix product."""
+        assert isinstance(product, Contraction)
+        return "MKL" if in_bf16(product) or self.blas(product) == "mkl" else "BLAS"
 
     def kernel_counts(self) -> tuple[int, int]:
         """How many loops and how many matrix products there are."""
@@ -103,8 +113,14 @@ class Compiled:
         ]
 
 
-def compiled(loop: LoopPlan, threads: int = 1) -> Compiled | str:
-    """The module of a training loop for so many threads, or why there is none."""
+def numpys(product: Contraction) -> str:
+    """NumPy's own library for every product."""
+    return "openblas"
+
+
+def compiled(loop: LoopPlan, threads: int = 1, blas: Choice = numpys) -> Compiled | str:
+    """The module of a training loop for so many threads, or why there is none. ``blas`` chooses the library of each
+    product."""
     if loop.beside:
         return "rows are taken group by group"
     bound = [loop.loss, loop.rate, *loop.updates.values()]
@@ -122,7 +138,7 @@ def compiled(loop: LoopPlan, threads: int = 1) -> Compiled | str:
     if fusion.copied:
         return "the old value of a state is read after the new one is there"
     names = Plan({}, loop.names).renamed(became)
-    return _Steps(loop, fusion, names, threads).module(once, became)
+    return _Steps(loop, fusion, names, threads, blas).module(once, became)
 
 
 def changes(node: Node) -> bool:
@@ -133,9 +149,11 @@ def changes(node: Node) -> bool:
 class _Steps(ModuleWriter):
     """Writes a module that trains."""
 
-    def __init__(self, loop: LoopPlan, fusion: Fusion, names: Mapping[Node, str], threads: int) -> None:
+    def __init__(self, loop: LoopPlan, fusion: Fusion, names: Mapping[Node, str], threads: int, blas: Choice) -> None:
         super().__init__(fusion, names, Arena(fusion), {"steps", *HEAD, *TEAM})
-        self.loop, self.threads = loop, threads
+        self.loop, self.threads, self.blas = loop, threads, blas
+        self.rounded: dict[Node, str] = {}  # operands of products, and the arrays that hold them as bfloat16
+        self.imports = [IMPORTS]
         self.parts: dict[Node, int] = {}
 
     def varies(self, rows: RowSet) -> bool:
@@ -162,15 +180,40 @@ class _Steps(ModuleWriter):
             return super().loop_lines(loop, scalars)
         return SharedLoopWriter(self, loop, scalars).lines()
 
+    # -- products ----------------------------------------------------------------------------------------------------
+
     def multiplied(self, node: Contraction, x: str, y: str, out: str) -> list[str]:
+        matmul = self.function(node)
         if self.threads == 1:
-            return super().multiplied(node, x, y, out)
-        call = f"matmul({x}[first:last], {y}, {out}[first:last])"
-        size = f"{out}.shape[0]"
-        if not shares_rows(node):
-            size, call = f"{out}.shape[1]", f"matmul({x}, {y}[:, first:last], {out}[:, first:last])"
-        share = f"first, last = share({size}, p, shares, {STEP})"
-        return [SHARES, *indented([share, call]), "meet(gate, threads)"]
+            return [f"{matmul}({x}, {y}, {out})"]
+        if shares_rows(node):
+            return shared(f"{out}.shape[0]", f"{matmul}({x}[first:last], {y}, {out}[first:last])")
+        return shared(f"{out}.shape[1]", f"{matmul}({x}, {y}[:, first:last], {out}[:, first:last])")
+
+    def function(self, node: Contraction) -> str:
+        """The function that computes a product."""
+        name = "matmul_bf16" if in_bf16(node) else "matmul_mkl" if self.blas(node) == "mkl" else "matmul"
+        if name != "matmul" and MKL not in self.imports:
+            self.imports.append(MKL)
+        return name
+
+    def operand_of(self, product: Contraction, node: Node, lines: list[str]) -> str:
+        """The array of an operand; as bfloat16, the first product that reads it rounds it."""
+        if not in_bf16(product):
+            return super().operand_of(product, node, lines)
+        if node not in self.rounded:
+            name = self.rounded[node] = self.fresh(f"{self.hint(node)}_bf16")
+            slot = self.arena.scratch(node.type, BF16_BYTES)
+            self.setup.made.append(f"{name} = array(arena, {slot}, {self.shape(node.type)}, 'uint16')")
+            self.arguments[name] = "Array(uint16, 2, 'C')"
+            whole, half = self.operand(node), self.sliced(name, node)
+            if self.threads == 1:
+                lines.append(f"round_bf16({whole}, {half})")
+            else:
+                lines += shared(f"{whole}.shape[0]", f"round_bf16({whole}[first:last], {half}[first:last])")
+            if ROUNDING not in self.imports:
+                self.imports.append(ROUNDING)
+        return self.sliced(self.rounded[node], node)
 
     # -- text --------------------------------------------------------------------------------------------------------
 
@@ -180,7 +223,7 @@ class _Steps(ModuleWriter):
         head = HEAD | TEAM if self.threads > 1 else HEAD
         types = [*head.values(), *("int64" for _ in (*counts, *widths)), *self.arguments.values()]
         text = [
-            IMPORTS,
+            "".join(self.imports),
             "",
             "@njit(",
             *wrapped(f"    int64({', '.join(types)}),"),
@@ -209,9 +252,8 @@ class _Steps(ModuleWriter):
         ]
         source = "\n".join(line.rstrip() for line in text)
         team = Team(self.threads, len(self.parts), frozenset(self.arena.of_thread))
-        return Compiled(
-            source, tuple(self.arena.sizes), self.leaves, self.row_counts, once, self.fusion, self.arena, became, team
-        )
+        sizes, leaves, counted = tuple(self.arena.sizes), self.leaves, self.row_counts
+        return Compiled(source, sizes, leaves, counted, once, self.fusion, self.arena, became, team, self.blas)
 
     def body(self) -> list[str]:
         """The loop over batches."""
@@ -235,3 +277,13 @@ class _Steps(ModuleWriter):
             "    return s + 1",
         ]
         return ["for s in range(count):", *(f"    {line}" for line in inner)]
+
+
+def shared(size: str, call: str) -> list[str]:
+    """A call for each thread's share of rows or columns."""
+    return [SHARES, *indented([f"first, last = share({size}, p, shares, {STEP})", call]), "meet(gate, threads)"]
+
+
+def in_bf16(product: Contraction) -> bool:
+    """Whether the operands of a matrix product are rounded to bfloat16."""
+    return isinstance(product, Contract) and product.bf16

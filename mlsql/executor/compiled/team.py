@@ -12,7 +12,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import njit, types
-from numba.core.cgutils import get_or_insert_function
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 SPINS = 4000  # looks at the gate before a thread lets others run: about ten microseconds
@@ -22,6 +22,7 @@ LINE = 8  # numbers of 64 bits of a line of cache
 ON_X86, ON_ARM = ("llvm.x86.sse2.pause", ()), ("llvm.aarch64.hint", (1,))
 PAUSE = {"x86_64": ON_X86, "AMD64": ON_X86, "aarch64": ON_ARM, "arm64": ON_ARM}.get(platform.machine())
 
+declared: Any = cgutils.get_or_insert_function
 _yield = types.ExternalFunction("sched_yield", types.int32())
 
 
@@ -29,8 +30,7 @@ def _place(context: Any, builder: Any, array: Any, value: Any, position: Any) ->
     return builder.gep(context.make_array(array)(context, builder, value).data, [position])
 
 
-@intrinsic
-def _add(typing: Any, array: Any, position: Any, value: Any) -> Any:
+def _add_code(typing: Any, array: Any, position: Any, value: Any) -> Any:
     """Add to a number at once for all threads; what it was before."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -40,8 +40,7 @@ def _add(typing: Any, array: Any, position: Any, value: Any) -> Any:
     return types.int64(array, types.int64, types.int64), generate
 
 
-@intrinsic
-def _load(typing: Any, array: Any, position: Any) -> Any:
+def _load_code(typing: Any, array: Any, position: Any) -> Any:
     """A number as another thread has stored it last."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -50,8 +49,7 @@ def _load(typing: Any, array: Any, position: Any) -> Any:
     return types.int64(array, types.int64), generate
 
 
-@intrinsic
-def _store(typing: Any, array: Any, position: Any, value: Any) -> Any:
+def _store_code(typing: Any, array: Any, position: Any, value: Any) -> Any:
     """Store a number, all that was stored before being seen by whoever loads it."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -61,8 +59,7 @@ def _store(typing: Any, array: Any, position: Any, value: Any) -> Any:
     return types.void(array, types.int64, types.int64), generate
 
 
-@intrinsic
-def _pause(typing: Any) -> Any:
+def _pause_code(typing: Any) -> Any:
     """Tell the processor that a loop waits."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -70,10 +67,16 @@ def _pause(typing: Any) -> Any:
             name, values = PAUSE
             numbers = [ir.Constant(ir.IntType(32), v) for v in values]
             kind = ir.FunctionType(ir.VoidType(), [n.type for n in numbers])
-            builder.call(get_or_insert_function(builder.module, kind, name), numbers)
+            builder.call(declared(builder.module, kind, name), numbers)
         return context.get_dummy_value()
 
     return types.void(), generate
+
+
+_add: Any = intrinsic(_add_code)
+_load: Any = intrinsic(_load_code)
+_store: Any = intrinsic(_store_code)
+_pause: Any = intrinsic(_pause_code)
 
 
 @njit(nogil=True)
@@ -100,8 +103,7 @@ def share(count: Any, thread: Any, threads: Any, step: Any) -> Any:
     return min(thread * each, count), min((thread + 1) * each, count)
 
 
-@intrinsic
-def _fetch(typing: Any, array: Any, row: Any, offset: Any) -> Any:
+def _fetch_code(typing: Any, array: Any, row: Any, offset: Any) -> Any:
     """Ask for the line of cache that is so many bytes behind the start of a row."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -112,11 +114,14 @@ def _fetch(typing: Any, array: Any, row: Any, offset: Any) -> Any:
         place = builder.gep(start, [builder.add(builder.mul(arguments[1], strides), arguments[2])])
         flag = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [bytes_, flag, flag, flag])
-        function = get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        function = declared(builder.module, kind, "llvm.prefetch.p0")
         builder.call(function, [place, flag(0), flag(3), flag(1)])
         return context.get_dummy_value()
 
     return types.void(array, types.int64, types.int64), generate
+
+
+_fetch: Any = intrinsic(_fetch_code)
 
 
 @njit(nogil=True)

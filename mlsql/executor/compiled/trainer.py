@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from ...planner.node import Node, walk
 from ...planner.ops import Column, Parameter, Positions, State
 from ...planner.plan import Plan
+from .. import blas
 from ..device import Array
 from ..run import evaluate
 from ..train import Limits, Outcome, Stride, Trainer
@@ -35,17 +35,6 @@ def together(runs: Sequence[Callable[..., int]], team: Team, threads: int, *argu
     for other in others:
         other.result()
     return done
-
-
-def one_thread_of_blas() -> Any:
-    """While this lasts, each of our threads calls BLAS by itself."""
-    return libraries().limit(limits=1, user_api="blas")
-
-
-@functools.cache
-def libraries() -> ThreadpoolController:
-    """The libraries of this process that have pools of threads."""
-    return ThreadpoolController()
 
 
 @functools.cache
@@ -75,6 +64,11 @@ class CompiledTrainer(Trainer):
         self.compiled_from: int | None = None  # the first step that was compiled
 
     def run(self, limits: Limits) -> Outcome:
+        with blas.threads():
+            return self.run_held(limits)
+
+    def run_held(self, limits: Limits) -> Outcome:
+        """The run, while no library has more threads than there are cores."""
         from . import modules
 
         source = self.module.source
@@ -161,7 +155,7 @@ class CompiledTrainer(Trainer):
         losses, rates = np.empty(count), np.empty(count)
         began = time.perf_counter()
         size = self.feed.batch_size
-        with one_thread_of_blas():
+        with blas.threads(1):  # each of our threads calls BLAS by itself
             done = self.compiled(threads, order, size, count, self.step_count + 1, self.stop_on_nan, losses, rates)
         self.pace.took(threads, done, time.perf_counter() - began)
         rows = [size] * done if self.plan.index is not None else [self.feed.rows] * done
