@@ -86,7 +86,13 @@ class Plain:
         text = source.partition("@njit(")
         names: dict[str, Any] = {}
         exec(text[0], names)
-        names |= PLAIN | {"njit": unchanged, "float32": np.float32, "float64": np.float64, "int32": np.int32, "uint16": np.uint16}
+        names |= PLAIN | {
+            "njit": unchanged,
+            "float32": np.float32,
+            "float64": np.float64,
+            "int32": np.int32,
+            "uint16": np.uint16,
+        }
         names |= {"Array": lambda *a, **k: None, "int64": Int64()}
         exec("@njit(" + text[2], names)
         self.prepare = names["prepare"]

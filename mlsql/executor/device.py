@@ -18,7 +18,16 @@ from ..record import record
 
 Array = NDArray[Any]
 
+LINE_BYTES = 64  # of the cache
 BLOCK_BYTES = 1 << 20  # rows are copied in blocks that stay in the second-level cache
+
+
+def on_lines(size: int, dtype: str = "uint8") -> Array:
+    """A fresh array that shares no line of the cache with any other, so that no two threads write to the same one."""
+    bytes_ = size * np.dtype(dtype).itemsize
+    memory = np.empty(-(-bytes_ // LINE_BYTES) * LINE_BYTES + LINE_BYTES, np.uint8)
+    start = -memory.ctypes.data % LINE_BYTES
+    return memory[start : start + bytes_].view(dtype)
 
 
 def array(arena: Sequence[Array], slot: int, shape: tuple[int, ...], dtype: str) -> Array:

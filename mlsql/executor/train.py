@@ -20,7 +20,7 @@ from ..record import record
 from ..types import UNIT, RowSet, concrete
 from .clock import Clock
 from .codegen import Program, generate
-from .device import Array
+from .device import Array, on_lines
 from .feed import Feed, InMemory
 from .hoist import hoist
 from .matrix import without_joins
@@ -164,7 +164,7 @@ class Trainer:
 
     def first_states(self, initial: Mapping[str, Array]) -> dict[State, Array]:
         """Flat vectors and tables with the first weights in place, zeros for what the update rule carries."""
-        states = {s: np.zeros((*lead(s), *concrete(s.shape)), s.element.storage) for s in self.plan.updates}
+        states = {s: zeros((*lead(s), *concrete(s.shape)), s.element.storage) for s in self.plan.updates}
         for parameter, (state, start, stop) in self.plan.spans.items():
             part = part_of(states[state], state, start, stop)
             part[...] = initial[parameter.name].reshape(part.shape)
@@ -380,6 +380,13 @@ class Trainer:
 def lead(state: State) -> tuple[int, ...]:
     """The axis of rows of a state that has them."""
     return () if state.rows == UNIT else (state.rows.rows or 0,)
+
+
+def zeros(shape: tuple[int, ...], dtype: str) -> Array:
+    """An array of zeros at the start of a line of the cache."""
+    array = on_lines(math.prod(shape), dtype).reshape(shape)
+    array.fill(0)
+    return array
 
 
 def part_of(array: Array, state: State, start: int, stop: int) -> Array:

@@ -37,7 +37,8 @@ def function_defaults() -> tuple[tuple[str, float], ...]:
 
 # what is not measured, and the figure of its kind that it goes with
 LIKE = {
-    "compiled_call": "call", "compile_line": "call", "gemm_medium": "gemm_small", "gemm": "gemm_small", "gemm_double": "gemm_small",
+    "compiled_call": "call", "compile_line": "call",
+    "gemm_medium": "gemm_small", "gemm": "gemm_small", "gemm_double": "gemm_small",
     "gemv": "cache_bandwidth", "far_gemv": "bandwidth", "pack": "bandwidth", "mid_scatter_row": "again_gather_row",
     "mid_scatter": "again_gather", "scatter_row": "gather_row", "scatter": "gather",
     "far_scatter_row": "far_gather_row", "far_scatter": "far_gather", "group_loop": "gather_row", "erf": "tanh",

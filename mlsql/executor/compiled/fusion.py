@@ -3,8 +3,8 @@
 Operators over the same rows share a loop unless one has to see all rows of what another one computes: a sum over rows,
 a GROUP BY and a matrix product end a loop. So a bias and its activation run in one pass over what a product left;
 softmax, cross entropy and their gradients in one pass over the scores; all of an update rule in one pass over the
-weights. What only moves numbers (a view, a broadcast, the gather of a batch) is never computed: its readers look through
-it, and a cheap function of one array is computed again where it is read.
+weights. What only moves numbers (a view, a broadcast, the gather of a batch) is never computed: its readers look
+through it, and a cheap function of one array is computed again where it is read.
 """
 
 from __future__ import annotations
@@ -95,7 +95,8 @@ class Fusion:
     With ``is_shared`` several threads share every loop and product: a loop without rows then has one inner loop only.
     ``fixed`` are the nodes whose values are there before the first step, leaves included. ``virtual`` nodes are not
     computed; ``arrays`` are the computed ones that lie in memory as a whole. ``copied`` are new values of states that
-    could not be written over the old ones; ``placed`` are parts that are computed inside a concatenation. ``kernel_of`` is the number of the kernel that computes a node.
+    could not be written over the old ones; ``placed`` are parts that are computed inside a concatenation.
+    ``kernel_of`` is the number of the kernel that computes a node.
     """
 
     outputs: Sequence[Node]
@@ -167,11 +168,17 @@ class Fusion:
             if not is_cheap(n) or is_single(n) or n in self.outputs or n in self.updates.values():
                 continue
             large = [s for s in self.sources(n) if s.type.size == n.type.size and not isinstance(s, Constant)]
-            kept = all(s in self.fixed or isinstance(self.kernels[self.kernel_of[s]], Product) or self.leaves(s, n) for s in large)  # fmt: skip
             others = [s for s in self.sources(n) if s not in large and s not in self.fixed and not is_single(s)]
-            if len(large) <= 1 and kept and not others and self.leaves(n, n) and not again.intersection(large):
+            kept = all(self.is_kept(s, n) for s in large) and not again.intersection(large)
+            if len(large) <= 1 and kept and not others and self.leaves(n, n):
                 again.add(n)
         return again
+
+    def is_kept(self, source: Node, reader: Node) -> bool:
+        """Whether an array is kept for others than one of its readers."""
+        if source in self.fixed or isinstance(self.kernels[self.kernel_of[source]], Product):
+            return True
+        return self.leaves(source, reader)
 
     def leaves(self, node: Node, but: Node) -> bool:
         """Whether another kernel than its own reads a node, ``but`` aside."""

@@ -14,10 +14,13 @@ from ...planner.ops import Concat, Put, Reduce, ScatterAdd, Segment, Sum
 from ...types import FLOAT, UNIT, RowSet, Type
 from .fusion import is_single
 from .loops import LoopWriter, Nest, SharingModule, combined, indented, index
+from .tasks import key_of
 
 WORTH_SHARING = 4096  # numbers of a loop without rows
 STEP = 16  # shares begin at multiples of it: a register full of numbers
+MINE = "first & positive, last & positive"  # LLVM must see that no position is negative to use vector registers
 SHARES = "for p in range(thread, shares, threads):"
+PADDING = 16  # numbers: at least a line of the cache
 LINE = 8  # numbers of 64 bits of a line of cache
 
 
@@ -53,7 +56,7 @@ class SharedLoopWriter(LoopWriter):
         body = [line for nest in nests for line in nest.lines()]
         if not body:
             return []
-        loop = ["for r in range(first, last):", *indented([*self.fetched(), *self.top_lines, *body])]
+        loop = [f"for r in range({MINE}):", *indented([*self.fetched(), *self.top_lines, *body])]
         before = once(self.before) if self.scatters() else self.before
         return self.shares(self.module.rows(self.loop.rows), not self.scatters(), 1, [*before, *loop])
 
@@ -68,7 +71,7 @@ class SharedLoopWriter(LoopWriter):
                 lines += self.shares("1", False, 1, once(nest.lines()))
             else:
                 many = math.prod(tasks[0].key) >= WORTH_SHARING and tasks[0].key[0] >= STEP
-                lines += self.shares(nest.sizes[0], many, STEP, nest.lines("first, last"))
+                lines += self.shares(nest.sizes[0], many, STEP, nest.lines(MINE))
         return lines
 
     def shares(self, count: str, is_divided: bool, step: int, lines: list[str]) -> list[str]:
@@ -122,8 +125,10 @@ def once(lines: list[str]) -> list[str]:
 
 
 def of_shares(type: Type, count: int) -> Type:
-    """An entry of a type for each share."""
-    return type.with_(rows=RowSet("shares", count))
+    """An entry of a type for each share. Its last axis is made longer, so that no two shares write to the same line of
+    the cache."""
+    *others, last = key_of(type.shape)
+    return type.with_(rows=RowSet("shares", count), shape=(*others, (last // PADDING + 2) * PADDING))
 
 
 def shares_rows(node: Node) -> bool:

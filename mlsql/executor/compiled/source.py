@@ -32,7 +32,8 @@ HEAD = {  # what steps() takes besides row counts and arrays, and Numba's types
     "stop_on_nan": "boolean", "losses": "Array(float64, 1, 'C')", "rates": "Array(float64, 1, 'C')",
 }  # fmt: skip
 TEAM = {  # what it takes besides when several threads run it
-    "thread": "int64", "threads": "int64", "shares": "int64", "gate": "Array(int64, 1, 'C')", "parts": "Array(float64, 2, 'C')",
+    "thread": "int64", "threads": "int64", "shares": "int64",
+    "gate": "Array(int64, 1, 'C')", "parts": "Array(float64, 2, 'C')",
 }  # fmt: skip
 
 
@@ -50,9 +51,9 @@ class Team:
 class Compiled:
     """A module's source and what it takes to run it.
 
-    ``arrays`` are what prepare() takes: leaves, and values that are there before the loop; ``row_counts`` are the numbers
-    of rows. ``once`` are the plans of the columns that hold what is computed before the loop. ``sizes`` are those of
-    the arena's slots in bytes. ``became`` says for every node of the loop's plan by which one it was compiled.
+    ``arrays`` are what prepare() takes: leaves, and values that are there before the loop; ``row_counts`` are the
+    numbers of rows. ``once`` are the plans of the columns that hold what is computed before the loop. ``sizes`` are
+    those of the arena's slots in bytes. ``became`` says for every node of the loop's plan by which one it was compiled.
     """
 
     source: str

@@ -14,7 +14,7 @@ from ...planner.node import Node, walk
 from ...planner.ops import Parameter
 from ...planner.plan import Plan
 from ...types import RowSet
-from ..device import Array
+from ..device import Array, on_lines
 
 if TYPE_CHECKING:
     from .forward import Forward
@@ -97,7 +97,7 @@ class Switch:
         """The outputs of so many rows of columns, with an arena of its own."""
         assert self.module is not None
         arrays = [fixed_array(n, parameters) for n in self.module.fixed]
-        run = self.functions.prepare(self.module.allocate(np.empty), *arrays)
+        run = self.functions.prepare(self.module.allocate(on_lines), *arrays)
         columns = [(c.name, c.element.storage) for c in self.module.columns]
 
         def outputs(count: int, given: Mapping[str, Array]) -> tuple[Array, ...]:

@@ -126,7 +126,7 @@ _fetch: Any = intrinsic(_fetch_code)
 
 @njit(nogil=True)
 def fetch(x: Any, order: Any, position: Any) -> None:
-    """Ask for the row of ``x`` at a position of an order that will be read soon: rows in no order come from far away."""
+    """Ask for the row of ``x`` at a position of an order: it will be read soon, and rows in no order come from afar."""
     if position < order.shape[0]:
         for line in range(0, min(x.strides[0], FETCHED), LINE_BYTES):
             _fetch(x, order[position], line)

@@ -15,7 +15,7 @@ from ...planner.node import Node, walk
 from ...planner.ops import Column, Parameter, Positions, State
 from ...planner.plan import Plan
 from .. import blas
-from ..device import Array
+from ..device import Array, on_lines
 from ..run import evaluate
 from ..train import Limits, Outcome, Stride, Trainer
 from .pace import Pace
@@ -59,7 +59,7 @@ class CompiledTrainer(Trainer):
         self.compiling: Any = None  # the process that compiles, while it does
         self.functions: Any = None  # the module's functions, once they are there
         self.compiled: Any = None  # the function that runs steps over the present columns
-        self.arenas = module.allocate(np.empty)
+        self.arenas = module.allocate(on_lines)
         self.pace = Pace([1] if module.team.shares == 1 else [module.team.shares, 1])
         self.compiled_from: int | None = None  # the first step that was compiled
 
