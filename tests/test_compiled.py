@@ -9,13 +9,16 @@ from __future__ import annotations
 import math
 import random
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 from random_models import bound, model_text, value
 
+import mlsql
 from mlsql.errors import ProgrammingError
+from mlsql.executor.compiled.pace import Pace
 from mlsql.executor.compiled.source import compiled
 from mlsql.executor.compiled.team import share
 from mlsql.executor.compiled.trainer import CompiledTrainer
@@ -134,17 +137,22 @@ def loop_of(seed: int) -> tuple[Model, LoopPlan, bool, int, int]:
 
 def trained(kind: type[Trainer], case: tuple[Model, LoopPlan, bool, int, int], seed: int, **options: Any) -> Trainer:
     """The trainer after two epochs."""
+    trainer = fresh(kind, case, seed, **options)
+    trainer.run(Limits(epochs=2))
+    return trainer
+
+
+def fresh(kind: type[Trainer], case: tuple[Model, LoopPlan, bool, int, int], seed: int, **options: Any) -> Any:
+    """A trainer of the case."""
     model, loop, full, rows, size = case
     outputs = [loop.loss, loop.rate, *loop.updates.values()]
     columns = {n.name: value(n, seed) for n in walk(outputs) if isinstance(n, (Column, Positions))}
     first = {n: np.asarray(draw(p, seed)) for n, p in model.parameters.items()}
     constants: dict[Node, Array] = {p.node: first[n] for n, p in model.parameters.items()}
     batch = None if full or loop.index is None else size
-    trainer = kind(
+    return kind(
         loop, columns, first, constants, batch_size=batch, table_rows=rows, seed=seed, stop_on_nan=False, **options
     )
-    trainer.run(Limits(epochs=2))
-    return trainer
 
 
 def differences(expected: Trainer, found: Trainer, tolerance: float) -> list[str]:
@@ -173,8 +181,140 @@ def outcome(seed: int, kind: type[CompiledTrainer], tolerance: float = 2e-3, thr
     return "\n".join(differences(expected, found, tolerance)) or "the same"
 
 
-@pytest.mark.parametrize("share", range(10))
-def test_the_text_of_random_models_is_right(share: int) -> None:
-    found = {seed: outcome(seed, PlainTrainer) for seed in range(share * 30, share * 30 + 30)}
+@pytest.mark.parametrize("threads", (1, 2))
+@pytest.mark.parametrize("share", range(5))
+def test_the_text_of_random_models_is_right(share: int, threads: int) -> None:
+    seeds = range(share * 25, share * 25 + 25)
+    found = {seed: outcome(seed, PlainTrainer, threads=threads) for seed in seeds}
     wrong = {s: told for s, told in found.items() if told != "the same" and not told.startswith(("no model", "interp"))}
     assert not wrong, wrong
+    assert sum(told == "the same" for told in found.values()) > 15
+
+
+@pytest.mark.parametrize("threads", (1, 2))
+@pytest.mark.parametrize("seed", (1, 4, 11, 17))
+def test_compiled_modules_do_what_their_text_says(seed: int, threads: int) -> None:
+    assert outcome(seed, CompiledTrainer, threads=threads) == "the same"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", range(8))
+def test_many_compiled_modules_do_what_their_text_says(share: int) -> None:
+    found = {seed: outcome(seed, CompiledTrainer, threads=1 + seed % 2) for seed in range(share * 25, share * 25 + 25)}
+    assert not {s: t for s, t in found.items() if t != "the same" and not t.startswith(("no model", "interp"))}
+
+
+def test_any_number_of_threads_gives_the_same_bits() -> None:
+    case = loop_of(17)
+    module = compiled(case[1], 3)
+    assert not isinstance(module, str)
+    runs = []
+    for threads in (1, 2, 3):
+        trainer = fresh(CompiledTrainer, case, 17, module=module, wait=True, notice=pytest.fail)
+        trainer.pace = Pace([threads])
+        trainer.run(Limits(epochs=3))
+        runs.append(b"".join(a.tobytes() for a in trainer.states.values()))
+    assert runs[0] == runs[1] == runs[2]
+
+
+class Later:
+    """A background process that is done when it has been asked so many times."""
+
+    def __init__(self, source: str, polls: int) -> None:
+        self.source, self.polls, self.failure = source, polls, None
+
+    def is_done(self) -> bool:
+        self.polls -= 1
+        return self.polls < 0
+
+    def module(self) -> Plain:
+        return Plain(self.source)
+
+
+SEED = 28  # of a model whose epoch has five batches
+
+
+@pytest.mark.parametrize("polls", range(6))
+def test_compiled_steps_take_over_between_any_two_batches(polls: int) -> None:
+    class Switching(CompiledTrainer):
+        def run(self, limits: Limits) -> Any:
+            self.compiling = Later(self.module.source, polls)
+            return Trainer.run(self, limits)
+
+    case = loop_of(SEED)
+    module = compiled(case[1])
+    assert not isinstance(module, str)
+    expected = trained(Trainer, case, SEED)
+    found = trained(Switching, case, SEED, module=module, wait=False, notice=pytest.fail)
+    assert not differences(expected, found, 1e-3)
+    assert isinstance(found, Switching) and found.compiled_from == polls + 1
+
+
+# -- how many threads --------------------------------------------------------------------------------------------------
+
+
+def simulated(pace: Pace, seconds: Mapping[int, float], until: float) -> list[int]:
+    """The threads of each stride, where a step takes so long on each number of threads."""
+    chosen, now = [], 0.0
+    while now < until:
+        threads, steps = pace.next()
+        chosen.append(threads)
+        now += seconds[threads] * steps
+        pace.took(threads, steps, seconds[threads] * steps)
+    return chosen
+
+
+def test_the_faster_number_of_threads_goes_on() -> None:
+    for fast, slow in ((1, 2), (2, 1)):
+        chosen = simulated(Pace([2, 1]), {fast: 1e-4, slow: 4e-4}, 20.0)
+        assert chosen.count(slow) < 12 < chosen.count(fast)
+
+
+def test_threads_that_have_their_cores_back_are_found() -> None:
+    pace = Pace([2, 1])
+    simulated(pace, {2: 4e-2, 1: 1e-4}, 5.0)
+    assert pace.best == 1
+    assert simulated(pace, {2: 5e-5, 1: 1e-4}, 10.0)[-1] == 2
+
+
+# -- from SQL ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def net() -> mlsql.Connection:
+    con = mlsql.connect()
+    con.execute("CREATE TABLE t AS SELECT [sin(i), cos(i), i % 7]::FLOAT[3] AS x, i % 3 AS label FROM range(500) r(i)")
+    con.execute(
+        "CREATE MODEL net INPUT (x FLOAT[3]) TARGET (label INTEGER) AS SELECT TANH(LINEAR(x, 20)) AS h, "
+        "LINEAR(h, 3) AS logits MINIMIZE AVG(CROSS_ENTROPY(logits, label))"
+    )
+    return con
+
+
+TRAIN = "TRAIN net ON t FROM SCRATCH VALIDATE 20 PERCENT WITH ADAM (epochs = 3, seed = 1)"
+
+
+def test_training_gives_the_same_compiled_and_interpreted(net: mlsql.Connection) -> None:
+    found = {}
+    for choice in ("never", "always"):
+        net.execute(f"SET mlsql_compile = '{choice}'")
+        found[choice] = net.execute(TRAIN).fetchone()
+    assert found["never"][3:6] == found["always"][3:6]
+    assert found["never"][6:8] == pytest.approx(found["always"][6:8], rel=1e-5)
+
+
+def test_explain_tells_how_steps_run(net: mlsql.Connection) -> None:
+    net.execute("SET mlsql_compile = 'always'")
+    lines = [line for (line,) in net.execute(f"EXPLAIN {TRAIN}").fetchall()]
+    assert any(line.startswith("compiled: all steps take about") for line in lines)
+    assert any("loops and" in line and "matrix products" in line for line in lines)
+    assert any(line.rstrip().endswith("BLAS") for line in lines) and any(" loop 1" in line for line in lines)
+    code = "\n".join(line for (line,) in net.execute(f"EXPLAIN (CODE) {TRAIN}").fetchall())
+    assert "def steps(" in code and "matmul(" in code and "# h = tanh(" in code
+    slots = net.execute(f"EXPLAIN (MEMORY) {TRAIN}").fetchall()
+    assert all(size > 0 for _, size, _ in slots)
+
+
+def test_a_choice_that_is_none_is_an_error(net: mlsql.Connection) -> None:
+    with pytest.raises(mlsql.ProgrammingError, match="mlsql_compile is 'auto', 'always' or 'never'"):
+        net.execute("SET mlsql_compile = 'sometimes'")

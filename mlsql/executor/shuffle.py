@@ -1,8 +1,8 @@
 """Random orders of many rows, faster than one swap after another all over memory.
 
 Every row draws a bucket, the buckets follow one another, and each is shuffled by itself, in the cache: every order is
-as likely as any other (Rao, "Generation of random permutations of given number of elements using random sampling numbers",
-1961; Sandelius, "A simple randomization procedure", 1962).
+as likely as any other (Rao, "Generation of random permutations of given number of elements using random sampling
+numbers", 1961; Sandelius, "A simple randomization procedure", 1962).
 """
 
 from __future__ import annotations

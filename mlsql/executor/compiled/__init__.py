@@ -1,6 +1,10 @@
 """The compiled executor: many steps of the training loop, or the rows of a prediction, as one function of Numba's.
 
 ``lower.py`` and ``fusion.py`` turn a plan into kernels: loops that compute many operators at once, and matrix products.
-``loops.py`` writes a loop, ``source.py`` the module around all of them, ``modules.py`` keeps and loads such modules.
-``functions.py`` and ``blas.py`` are what generated code calls. What has no form for loops is left to the interpreter.
+``tasks.py`` and ``schedule.py`` put the operators of a loop into inner loops, ``loops.py`` writes it, and ``shared.py``
+does so for several threads; ``arena.py`` finds arrays their place. ``module.py`` writes what all modules share,
+``source.py`` a training step, ``forward.py`` a prediction. ``modules.py``, ``room.py`` and ``background.py`` compile
+modules and keep them on disk. ``trainer.py``, with ``pace.py``, and ``switch.py`` run them. Generated code calls
+``functions.py`` (over ``formulas.py`` and ``number.py``), ``blas.py``, ``mkl.py``, ``bfloat16.py`` and ``team.py``.
+What has no form for loops is left to the interpreter.
 """
