@@ -16,15 +16,16 @@ import pyarrow as pa
 import pytest
 from random_models import bound, model_text, value
 from test_compiled import Plain
+from threadpoolctl import ThreadpoolController
 
 import mlsql
 from mlsql.errors import DataError, ProgrammingError
+from mlsql.executor import blas
 from mlsql.executor.compiled import forward as module
 from mlsql.executor.compiled.forward import Forward, forward
 from mlsql.executor.compiled.switch import LOAD_SECONDS, Switch
 from mlsql.executor.initialize import draw
 from mlsql.executor.predict import Predictor
-from mlsql.executor.products import _libraries, single_threaded
 from mlsql.executor.run import evaluate
 from mlsql.planner.model import DataColumn, Model
 from mlsql.planner.node import Node, walk
@@ -297,8 +298,9 @@ def test_a_plan_that_reads_all_rows_is_interpreted() -> None:
 
 
 def test_products_get_their_threads_back() -> None:
-    libraries = [library for library in _libraries() if library.internal_api == "openblas"]  # NumPy's
+    controllers = ThreadpoolController().lib_controllers
+    libraries = [library for library in controllers if library.internal_api == "openblas"]  # NumPy's
     before = [library.get_num_threads() for library in libraries]
-    with single_threaded(), single_threaded():
+    with blas.threads(1, look=False), blas.threads(1, look=False):
         assert {library.get_num_threads() for library in libraries} == {1}
     assert [library.get_num_threads() for library in libraries] == before

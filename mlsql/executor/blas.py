@@ -151,14 +151,15 @@ _before: dict[str, int] = {}  # the threads of each library, by its file, before
 
 
 @contextlib.contextmanager
-def threads(count: int | None = None) -> Iterator[None]:
+def threads(count: int | None = None, *, look: bool = True) -> Iterator[None]:
     """Hold every BLAS of the process (NumPy's, SciPy's, MKL's) to so many threads; None: to the machine's cores.
 
     No library gets more than it had. Of runs at the same time in one process, the one that allows least decides.
+    Without ``look`` only libraries that are known are held, which takes microseconds.
     """
     mine = cores() if count is None else count
     with _lock:
-        if not _held:
+        if not _held and (look or not _loaded):
             _look_again()
         _held.append(mine)
         _hold()

@@ -16,12 +16,12 @@ from ..planner.node import Node
 from ..planner.ops import Parameter
 from ..planner.plan import Plan
 from ..types import UNIT, RowSet
+from . import blas
 from .arrow import to_numpy
 from .clock import Clock
 from .compiled.switch import Switch
 from .device import Array
 from .load import leaf_arrays, to_arrow
-from .products import single_threaded
 from .run import Executable, executable, leaves
 from .vocabulary import Lookup
 
@@ -104,7 +104,8 @@ class Predictor:
     def values(self, columns: Mapping[str, Array], parameters: Mapping[Node, Array], count: int) -> Sequence[Any]:
         """The outputs as arrays and numbers, for at most CHUNK_ROWS rows and the given parameters."""
         self.chunks += 1
-        with single_threaded() if self.chunks > FEW_CHUNKS else nullcontext():
+        # DuckDB predicts on several threads at once: would each wake up BLAS's, there were more threads than cores
+        with blas.threads(1, look=False) if self.chunks > FEW_CHUNKS else nullcontext():
             if self.switch is None or parameters is not self.parameters:
                 return self.interpreted(columns, parameters, count)
             if self.switch.is_compiled():
