@@ -548,6 +548,7 @@ def trained(monkeypatch: pytest.MonkeyPatch, wait: bool | None) -> tuple[list[An
         )
         con.execute("TRAIN line ON points WITH SGD (epochs = 3, batch_size = 5, seed = 1)").fetchall()
         notices = list(con.session.notices)
+        con.session.compile = "never"  # predictions
         return con.execute("SELECT PREDICT(line, x) FROM points ORDER BY x").fetchall(), notices
 
 
@@ -594,6 +595,7 @@ def test_two_connections_train_at_once(home: Path) -> None:
             )
             con.execute("TRAIN net ON points WITH SGD (epochs = 3, batch_size = 5, seed = 1)").fetchall()
             assert not con.session.notices
+            con.session.compile = "never"  # predictions
             return con.execute("SELECT PREDICT(net, x) FROM points ORDER BY x").fetchall()
 
     found: dict[int, Any] = {}
