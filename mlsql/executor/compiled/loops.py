@@ -7,108 +7,28 @@ entry. New values of arrays are stored at the end of an iteration, when everythi
 
 from __future__ import annotations
 
-import ast
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Sequence
 
-from ...planner import scalar
-from ...planner.node import At, Node, Operand, Reach
-from ...planner.ops import (
-    Argmax,
-    Concat,
-    Constant,
-    Count,
-    Index,
-    Map,
-    Positions,
-    Put,
-    Reduce,
-    ScatterAdd,
-    Segment,
-    Sum,
-    Take,
-)
+from ...planner.node import At, Node, Operand
+from ...planner.ops import Argmax, Concat, Put, Reduce, ScatterAdd, Segment, Sum
 from ...planner.ops.elementwise import stretched
-from ...planner.ops.shape import is_contiguous, moved
-from ...types import BOOLEAN, DOUBLE, FLOAT, UNIT, Dim, Element, RowSet, Shape, Type, concrete, promote
-from ..memory import is_view, owner
-from .fusion import Fusion, Loop, is_single
+from ...planner.ops.shape import moved
+from ...types import DOUBLE, FLOAT, UNIT, Dim, RowSet, Shape, concrete
+from .fusion import Loop, is_single
+from .reader import Module, Reader
 from .schedule import inner_loops
 from .tasks import Task, key_of
+from .texts import VARIABLES, Nest, combined, indented, index, reads_twice
 
-VARIABLES = "ijkl"
 AHEAD = 12  # rows: a row of memory is there once so many others have been computed with
 LONG = 60  # characters from which on a value is worth a line and a name
 
 
-class Module(Protocol):
-    """What a loop asks of the module that it is written for: names of arrays, variables and row counts."""
-
-    fusion: Fusion
-    fetched: set[Node]  # tables of which rows are asked for ahead
-
-    def name(self, node: Node) -> str: ...
-    def array(self, node: Node) -> str: ...
-    def view(self, node: Node) -> str: ...
-    def buffer(self, type: Type, hint: str) -> str: ...
-    def fresh(self, hint: str) -> str: ...
-    def rows(self, rows: RowSet) -> str: ...
-    def width(self, size: int) -> str: ...
-    def comment(self, node: Node) -> str: ...
-
-
-class SharingModule(Module, Protocol):
-    """What loops of several threads ask for besides: arrays with an entry, and numbers, for each thread."""
-
-    def partial(self, type: Type, hint: str) -> str: ...
-    def part(self, node: Node) -> int: ...
-
-
-@dataclass
-class Nest:
-    """The lines of an inner loop: ``levels[d]`` are those in front of and behind the loops from depth d on."""
-
-    sizes: tuple[str, ...]
-    before: list[list[str]] = field(default_factory=list)
-    after: list[list[str]] = field(default_factory=list)
-    body: list[str] = field(default_factory=list)
-    stores: list[str] = field(default_factory=list)
-    held: dict[str, str] = field(default_factory=dict)  # numbers that are read before a loop, by their text
-
-    def __post_init__(self) -> None:
-        self.before = [[] for _ in range(len(self.sizes) + 1)]
-        self.after = [[] for _ in range(len(self.sizes) + 1)]
-
-    def lines(self, outermost: str | None = None) -> list[str]:
-        """The text; ``outermost`` are the bounds of the outermost loop, if they are not all positions."""
-        inner = [*self.body, *self.stores]
-        for depth in reversed(range(len(self.sizes))):
-            bounds = outermost if outermost and depth == 0 else self.sizes[depth]
-            loop = [f"for {VARIABLES[depth]} in range({bounds}):", *indented(inner)]
-            inner = [*self.before[depth], *loop, *self.after[depth]] if inner else []
-        return inner
-
-
-def indented(lines: Iterable[str]) -> list[str]:
-    """Lines one level further in."""
-    return [f"    {line}" for line in lines]
-
-
-class LoopWriter:
-    """Writes one loop. It is the ``Elements`` that operators ask for the texts of their inputs."""
+class LoopWriter(Reader):
+    """Writes one loop."""
 
     def __init__(self, module: Module, loop: Loop, scalars: dict[Node, str]) -> None:
-        self.module, self.fusion, self.loop = module, module.fusion, loop
-        self.scalars = scalars  # single numbers, by the variable that holds each
-        self.row = "" if loop.rows == UNIT else "r"
-        self.row_scalars: dict[Node, str] = {}
-        self.registers: dict[Node, str] = {}
-        self.buffers: dict[Node, str] = {}
-        self.tops: dict[str, str] = {}  # numbers that are read once a row, by their text
-        self.top_lines: list[str] = []
-        self.nest_now: Nest | None = None
+        super().__init__(module, loop, scalars)
         self.starts: list[str] = []  # of numbers that are folded
         self.before: list[str] = []  # in front of the loop over rows
         self.after: list[str] = []
@@ -371,169 +291,3 @@ class LoopWriter:
         at = At("", self.entry(node.type.shape))
         nest.body.append(f"{target}{index(at, node.type)} = {self.value(base, at)}")
         return nest.lines()
-
-    # -- Elements ----------------------------------------------------------------------------------------------------
-
-    def value(self, node: Node, at: At) -> str:
-        for known in (self.registers, self.row_scalars, self.scalars):
-            if node in known:
-                return known[node]
-        if isinstance(node, Constant) and len(node.values) == 1:
-            return literal(node)
-        if isinstance(node, Count):
-            return self.module.rows(node.rows)
-        if isinstance(node, Index):
-            return self.held(f"order[start + {at.row}]", node)
-        if node in self.fusion.virtual:
-            base = owner(node)
-            lies = base in self.fusion.fixed or base in self.fusion.arrays
-            whole = lies and is_view(node) and is_contiguous(node) and not is_single(node)
-            if whole and base not in self.registers and self.is_named_part(node):
-                return self.held(f"{self.module.view(node)}{index(at, node.type)}", node)
-            return node.number(self, at)
-        if node in self.buffers:
-            return self.held(f"{self.buffers[node]}{index(At('', at.entry), node.type)}", node)
-        return self.held(f"{self.module.array(node)}{index(at, node.type)}", node)
-
-    def held(self, text: str, node: Node) -> str:
-        """A number of an array that inner loops read again and again: a variable, set before them.
-
-        LLVM does not move the read by itself: what the loop stores might lie in the same memory.
-        """
-        nest = self.nest_now
-        depth = 1 + max((i for i, v in enumerate(VARIABLES) if re.search(rf"\b{v}\b", text)), default=-1)
-        if nest is None or depth >= len(nest.sizes):
-            return text
-        at_top = bool(self.row) and depth == 0 and node not in self.loop.nodes and node not in self.buffers
-        known = self.tops if at_top else nest.held
-        if text not in known:
-            known[text] = name = self.module.fresh(
-                "row" if isinstance(node, Index) else f"{self.module.name(node)}_held"
-            )
-            (self.top_lines if at_top else nest.before[depth]).append(f"{name} = {text}")
-        return known[text]
-
-    def is_named_part(self, node: Node) -> bool:
-        """Whether a view is better read under its own name: a part of a flat vector, or rows regrouped."""
-        while is_view(node):
-            if node.reaches() != (Reach.PLACE,):
-                return True
-            node = node.inputs[0]
-        return False
-
-    def position(self, index: Node, at: At, count: Dim | RowSet) -> str:
-        text = self.value(index, stretched(index, at))
-        if is_trusted(index):
-            return text
-        return f"nearest({text}, {self.module.rows(count) if isinstance(count, RowSet) else count})"
-
-    def operand(self, text: str, node: Node | None, element: Element) -> str:
-        """A number as an operand of arithmetic in an element type."""
-        if element.kind != "float" or (node is not None and not node.is_number and node.type.element == element):
-            return text
-        if element == DOUBLE and (node is None or node.is_number):
-            return text
-        return f"{element.storage}({text})"
-
-    def arithmetic(self, expression: str, arguments: Mapping[str, Operand], element: Element) -> str:
-        nodes = [a[0] for a in arguments.values() if not isinstance(a, str)]
-        in_numbers = bool(nodes) and len(nodes) == len(arguments) and all(n.is_number for n in nodes)
-        kind = compared_as(nodes) if element == BOOLEAN else element
-        texts: dict[str, str] = {}
-        for name, a in arguments.items():
-            if isinstance(a, str):
-                texts[name] = a
-                continue
-            text = self.value(*a)
-            boolean = a[0].type.element == BOOLEAN
-            texts[name] = (
-                text
-                if in_numbers or (boolean and name_of_condition(expression, name))
-                else self.operand(text, a[0], kind)
-            )
-        typed = None if in_numbers or kind != FLOAT else "float32"
-        return written(expression, texts, typed)
-
-
-def is_trusted(index: Node) -> bool:
-    """Whether positions are ours, and not what data says."""
-    if isinstance(index, Take):
-        return is_trusted(index.x) and is_trusted(index.index)
-    return isinstance(index, (Index, Positions))
-
-
-def name_of_condition(expression: str, name: str) -> bool:
-    """Whether an argument of an expression is used as a truth value."""
-    return f"where({name}," in expression or any(op in expression for op in (" & ", " | ", "~"))
-
-
-def compared_as(nodes: Sequence[Node]) -> Element:
-    """The element type in which operands are compared."""
-    arrays = [n.type.element for n in nodes if not n.is_number]
-    if all(e.kind != "float" for e in arrays):
-        return BOOLEAN if arrays else DOUBLE
-    return promote(*(e for e in arrays if e.kind != "category"))
-
-
-def reads_twice(reader: Node, node: Node) -> bool:
-    """Whether a reader's text may hold the node's number more than once."""
-    if isinstance(reader, Reduce):
-        return reader.x is not node
-    if not isinstance(reader, Map):
-        return True
-    fields = [f for f, n in zip(reader.names(), reader.inputs, strict=True) if n is node]
-    names = [n.id for n in ast.walk(scalar.parse(reader.expression)) if isinstance(n, ast.Name)]
-    return sum(names.count(f) for f in fields) != 1
-
-
-def combined(node: Reduce, total: str, text: str) -> str:
-    """The text of a fold's next value. Sums may be taken in any order, so that they run in vector registers."""
-    return f"{'plus' if node.ufunc == 'add' else node.ufunc}({total}, {text})"
-
-
-def index(at: At, type: Type) -> str:
-    """A place as an index of an array, which has no axes of size 1; a single number lies in an array of one."""
-    entry = [p for p, d in zip(at.entry, type.shape, strict=True) if d != 1]
-    places = [at.row, *entry] if at.row else entry
-    return f"[{', '.join(places) or '0'}]"
-
-
-def literal(node: Constant) -> str:
-    """A constant as Python source."""
-    if node.element == BOOLEAN:
-        return repr(bool(node.values[0]))
-    value = node.values[0]
-    text = repr(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
-    return f"({text})" if text.startswith("-") else text
-
-
-class _Typed(ast.NodeTransformer):
-    """Names become texts, numbers get a type, and powers become calls."""
-
-    def __init__(self, texts: Mapping[str, str], typed: str | None) -> None:
-        self.texts, self.typed = texts, typed
-
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        return scalar.parse(self.texts[node.id]) if node.id in self.texts else node
-
-    def visit_Call(self, node: ast.Call) -> ast.expr:
-        node.args = [self.visit(a) for a in node.args]
-        return node
-
-    def visit_Constant(self, node: ast.Constant) -> ast.expr:
-        return ast.Call(ast.Name(self.typed), [node], []) if self.typed else node
-
-    def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.expr:
-        self.generic_visit(node)
-        return ast.UnaryOp(ast.Not(), node.operand) if isinstance(node.op, ast.Invert) else node
-
-    def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
-        self.generic_visit(node)
-        if isinstance(node.op, ast.Pow) and self.typed:
-            return ast.Call(ast.Name("power"), [node.left, node.right], [])
-        return node
-
-
-def written(expression: str, texts: Mapping[str, str], typed: str | None) -> str:
-    """A scalar expression over texts."""
-    return ast.unparse(_Typed(texts, typed).visit(ast.parse(expression, mode="eval")))

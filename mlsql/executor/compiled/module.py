@@ -22,7 +22,7 @@ from .fusion import Fusion, Loop, Product
 from .loops import LoopWriter
 
 IMPORTS = """\
-from math import inf
+from math import inf, nan
 
 import numpy as np
 from numba import njit
@@ -38,7 +38,7 @@ positive = (1 << 62) - 1  # a mask that leaves positions as they are: they are s
 OPTIONS = 'cache=True, nogil=True, error_model="numpy", fastmath={"contract"}'
 WIDTH = 116
 RESERVED = frozenset(
-    "prepare run arena rows outputs start s r g i j k l inf np njit array "
+    "prepare run arena rows outputs start s r g i j k l inf nan np njit array "
     "float32 float64 int32 int64 uint16 matmul matmul_mkl matmul_bf16 round_bf16 nearest plus "
     "exp log log1p tanh erf sin cos sqrt power where maximum minimum sign abs min max range "
     "positive fetch meet share first last p t".split()

@@ -13,8 +13,10 @@ from ...planner.node import At, Node
 from ...planner.ops import Concat, Put, Reduce, ScatterAdd, Segment, Sum
 from ...types import FLOAT, UNIT, RowSet, Type
 from .fusion import is_single
-from .loops import LoopWriter, Nest, SharingModule, combined, indented, index
+from .loops import LoopWriter
+from .reader import SharingModule
 from .tasks import key_of
+from .texts import Nest, combined, indented, index
 
 WORTH_SHARING = 4096  # numbers of a loop without rows
 STEP = 16  # shares begin at multiples of it: a register full of numbers

@@ -18,10 +18,11 @@ from ..memory import owner
 from ..train import LoopPlan
 from .arena import Arena
 from .fusion import Fusion, Loop, fixed_nodes
-from .loops import LoopWriter, indented
+from .loops import LoopWriter
 from .lower import lowered, unsupported
 from .module import IMPORTS, OPTIONS, ModuleWriter, wrapped
 from .shared import SHARES, STEP, SharedLoopWriter, of_shares, shares_rows
+from .texts import indented
 
 MKL = "from mlsql.executor.compiled.mkl import matmul_bf16, matmul_mkl\n"  # only where it is called: this loads MKL
 ROUNDING = "from mlsql.executor.compiled.bfloat16 import round_bf16\n"

@@ -1,0 +1,134 @@
+"""The numbers that operators read, as texts: variables where a loop has them, else numbers of arrays."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Protocol
+
+from ...planner.node import At, Node, Operand, Reach
+from ...planner.ops import Constant, Count, Index
+from ...planner.ops.elementwise import stretched
+from ...planner.ops.shape import is_contiguous
+from ...types import BOOLEAN, DOUBLE, FLOAT, UNIT, Dim, Element, RowSet, Type
+from ..memory import is_view, owner
+from .fusion import Fusion, Loop, is_single
+from .texts import VARIABLES, Nest, compared_as, index, is_trusted, literal, name_of_condition, written
+
+
+class Module(Protocol):
+    """What a loop asks of the module that it is written for: names of arrays, variables and row counts."""
+
+    fusion: Fusion
+    fetched: set[Node]  # tables of which rows are asked for ahead
+
+    def name(self, node: Node) -> str: ...
+    def array(self, node: Node) -> str: ...
+    def view(self, node: Node) -> str: ...
+    def buffer(self, type: Type, hint: str) -> str: ...
+    def fresh(self, hint: str) -> str: ...
+    def rows(self, rows: RowSet) -> str: ...
+    def width(self, size: int) -> str: ...
+    def comment(self, node: Node) -> str: ...
+
+
+class SharingModule(Module, Protocol):
+    """What loops of several threads ask for besides: arrays with an entry, and numbers, for each thread."""
+
+    def partial(self, type: Type, hint: str) -> str: ...
+    def part(self, node: Node) -> int: ...
+
+
+class Reader:
+    """What a loop knows of the numbers in it: the ``Elements`` that operators ask for the texts of their inputs."""
+
+    def __init__(self, module: Module, loop: Loop, scalars: dict[Node, str]) -> None:
+        self.module, self.fusion, self.loop = module, module.fusion, loop
+        self.scalars = scalars  # single numbers, by the variable that holds each
+        self.row = "" if loop.rows == UNIT else "r"
+        self.row_scalars: dict[Node, str] = {}
+        self.registers: dict[Node, str] = {}
+        self.buffers: dict[Node, str] = {}
+        self.tops: dict[str, str] = {}  # numbers that are read once a row, by their text
+        self.top_lines: list[str] = []
+        self.nest_now: Nest | None = None
+
+    def value(self, node: Node, at: At) -> str:
+        for known in (self.registers, self.row_scalars, self.scalars):
+            if node in known:
+                return known[node]
+        if isinstance(node, Constant) and len(node.values) == 1:
+            return literal(node)
+        if isinstance(node, Count):
+            return self.module.rows(node.rows)
+        if isinstance(node, Index):
+            return self.held(f"order[start + {at.row}]", node)
+        if node in self.fusion.virtual:
+            base = owner(node)
+            lies = base in self.fusion.fixed or base in self.fusion.arrays
+            whole = lies and is_view(node) and is_contiguous(node) and not is_single(node)
+            if whole and base not in self.registers and self.is_named_part(node):
+                return self.held(f"{self.module.view(node)}{index(at, node.type)}", node)
+            return node.number(self, at)
+        if node in self.buffers:
+            return self.held(f"{self.buffers[node]}{index(At('', at.entry), node.type)}", node)
+        return self.held(f"{self.module.array(node)}{index(at, node.type)}", node)
+
+    def held(self, text: str, node: Node) -> str:
+        """A number of an array that inner loops read again and again: a variable, set before them.
+
+        LLVM does not move the read by itself: what the loop stores might lie in the same memory.
+        """
+        nest = self.nest_now
+        depth = 1 + max((i for i, v in enumerate(VARIABLES) if re.search(rf"\b{v}\b", text)), default=-1)
+        if nest is None or depth >= len(nest.sizes):
+            return text
+        at_top = bool(self.row) and depth == 0 and node not in self.loop.nodes and node not in self.buffers
+        known = self.tops if at_top else nest.held
+        if text not in known:
+            known[text] = name = self.module.fresh(
+                "row" if isinstance(node, Index) else f"{self.module.name(node)}_held"
+            )
+            (self.top_lines if at_top else nest.before[depth]).append(f"{name} = {text}")
+        return known[text]
+
+    def is_named_part(self, node: Node) -> bool:
+        """Whether a view is better read under its own name: a part of a flat vector, or rows regrouped."""
+        while is_view(node):
+            if node.reaches() != (Reach.PLACE,):
+                return True
+            node = node.inputs[0]
+        return False
+
+    def position(self, index: Node, at: At, count: Dim | RowSet) -> str:
+        text = self.value(index, stretched(index, at))
+        if is_trusted(index):
+            return text
+        return f"nearest({text}, {self.module.rows(count) if isinstance(count, RowSet) else count})"
+
+    def operand(self, text: str, node: Node | None, element: Element) -> str:
+        """A number as an operand of arithmetic in an element type."""
+        if element.kind != "float" or (node is not None and not node.is_number and node.type.element == element):
+            return text
+        if element == DOUBLE and (node is None or node.is_number):
+            return text
+        return f"{element.storage}({text})"
+
+    def arithmetic(self, expression: str, arguments: Mapping[str, Operand], element: Element) -> str:
+        nodes = [a[0] for a in arguments.values() if not isinstance(a, str)]
+        in_numbers = bool(nodes) and len(nodes) == len(arguments) and all(n.is_number for n in nodes)
+        kind = compared_as(nodes) if element == BOOLEAN else element
+        texts: dict[str, str] = {}
+        for name, a in arguments.items():
+            if isinstance(a, str):
+                texts[name] = a
+                continue
+            text = self.value(*a)
+            boolean = a[0].type.element == BOOLEAN
+            texts[name] = (
+                text
+                if in_numbers or (boolean and name_of_condition(expression, name))
+                else self.operand(text, a[0], kind)
+            )
+        typed = None if in_numbers or kind != FLOAT else "float32"
+        return written(expression, texts, typed)
