@@ -20,7 +20,6 @@ import mlsql
 from mlsql.errors import ProgrammingError
 from mlsql.executor.compiled.pace import Pace
 from mlsql.executor.compiled.source import compiled
-from mlsql.executor.compiled.team import share
 from mlsql.executor.compiled.trainer import CompiledTrainer
 from mlsql.executor.initialize import draw
 from mlsql.executor.train import Limits, LoopPlan, Trainer
@@ -56,6 +55,12 @@ def product(x: Array, y: Array, out: Array) -> None:
     out[...] = x @ y
 
 
+def part(count: int, number: int, shares: int, step: int) -> tuple[int, int]:
+    """The bounds of a share."""
+    each = math.ceil(math.ceil(count / shares) / step) * step
+    return min(number * each, count), min((number + 1) * each, count)
+
+
 def meet(gate: Any, threads: int) -> None:
     """Threads that meet without spinning: one barrier a gate."""
     if threads == 1:
@@ -70,7 +75,7 @@ BARRIERS: dict[int, threading.Barrier] = {}
 PLAIN: dict[str, Any] = {
     "matmul": product,
     "fetch": lambda x, order, position: None,
-    "share": share.py_func,
+    "share": part,
     "meet": lambda gate, threads: meet(gate, threads),
     "nearest": lambda i, n: min(max(i, 0), n - 1),
     "plus": lambda total, x: total + x,

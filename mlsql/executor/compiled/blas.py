@@ -1,104 +1,125 @@
 """Matrix products from compiled code: the CBLAS of a library that is loaded, called by pointer.
 
 By default it is NumPy's own. Numba's ``np.dot`` would call SciPy's, a second pool of threads, and copy operands that do
-not lie in one piece.
+not lie in one piece. What compiled code calls here are intrinsics: they become instructions of their caller, while a
+function of its own takes Numba a tenth of a second to compile.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
-from numba import njit, types
-from numba.extending import intrinsic, overload
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from ..blas import Library, numpys
 
 ROW_MAJOR, PLAIN, TRANSPOSED = 101, 111, 112
+FLAG, SIZE = ir.IntType(32), ir.IntType(64)
+IN_ANY_ORDER = ("reassoc", "contract")
+
+declared: Any = cgutils.get_or_insert_function
 
 
-def external(library: Library, whose: str, name: str, operand: Any, number: Any) -> Any:
-    """CBLAS's product of matrices of ``operand``, summed in ``number``; compiled code knows it as ``mlsql_mkl_sgemm``
-    and the like."""
+class Gemm(NamedTuple):
+    """CBLAS's product of matrices: its symbol, the type of its whole numbers, and that of its factors."""
+
+    symbol: str
+    integer: ir.IntType
+    number: ir.Type
+
+
+def external(library: Library, whose: str, name: str, number: ir.Type) -> Gemm:
+    """A product of a library; compiled code knows it as ``mlsql_mkl_sgemm`` and the like."""
     symbol = f"mlsql_{whose}_{name}"
     llvm.add_symbol(symbol, library.products[name])
-    integer = types.int64 if library.integer == 8 else types.int32
-    array, out = (types.CPointer(n) for n in (operand, number))  # type: ignore[no-untyped-call]
-    flags, sizes = (types.int32,) * 3, (integer,) * 3
-    operands = (number, array, integer, array, integer, number, out, integer)
-    return types.ExternalFunction(symbol, types.void(*flags, *sizes, *operands))
+    return Gemm(symbol, ir.IntType(8 * library.integer), number)
 
 
-def _address(typing: Any, array: Any) -> Any:
-    """The address of an array's first number."""
+class Matrix:
+    """A matrix as BLAS sees it: its address, its sizes, whether it is transposed, how far its rows are apart."""
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return context.make_array(array)(context, builder, arguments[0]).data
-
-    return types.CPointer(array.dtype)(array), generate  # type: ignore[no-untyped-call]
-
-
-_data: Any = intrinsic(_address)
-
-
-@njit(nogil=True)
-def _leading(x: Any) -> Any:
-    """Whether BLAS has to read a matrix as transposed, and how far its rows are apart in memory."""
-    if x.strides[1] == x.itemsize:
-        return PLAIN, max(x.strides[0] // x.itemsize, x.shape[1])
-    return TRANSPOSED, max(x.strides[1] // x.itemsize, x.shape[0])
+    def __init__(self, context: Any, builder: Any, kind: Any, value: Any) -> None:
+        array = context.make_array(kind)(context, builder, value)
+        self.data = array.data
+        self.rows, self.columns = (builder.extract_value(array.shape, i) for i in (0, 1))
+        item = SIZE(kind.dtype.bitwidth // 8)
+        down, along = (builder.extract_value(array.strides, i) for i in (0, 1))
+        plain = builder.icmp_signed("==", along, item)
+        apart = builder.sdiv(builder.select(plain, down, along), item)
+        least = builder.select(plain, self.columns, self.rows)
+        self.lead = builder.select(builder.icmp_signed(">", apart, least), apart, least)
+        self.turn = builder.select(plain, FLAG(PLAIN), FLAG(TRANSPOSED))
 
 
-def product(functions: Mapping[Any, Any]) -> Any:
-    """A compiled function ``matmul(x, y, out)`` that calls the product of its operands' element type.
+def product(functions: Mapping[Any, Gemm]) -> Any:
+    """A function ``matmul(x, y, out)`` for compiled code that calls the product of its operands' element type.
 
     It puts the product of two matrices into ``out``, whose rows lie in one piece each; both operands may be transposed
     views.
     """
 
-    def gemm(*arguments: Any) -> None:
-        """CBLAS's product of the element type of ``x``."""
+    def matmul(typing: Any, x: Any, y: Any, out: Any) -> Any:
+        gemm = functions[x.dtype]
 
-    @overload(gemm, inline="always")
-    def typed(
-        turn_x: Any, turn_y: Any, m: Any, n: Any, k: Any, x: Any, a: Any, y: Any, b: Any, out: Any, c: Any
-    ) -> Any:
-        function = functions[x.dtype]
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            kinds = zip((x, y, out), arguments, strict=True)
+            a, b, c = (Matrix(context, builder, kind, value) for kind, value in kinds)
+            sizes = (c.rows, c.columns, a.columns, a.lead, b.lead, c.lead)
+            narrow = gemm.integer.width < SIZE.width
+            m, n, k, *leads = (builder.trunc(s, gemm.integer) if narrow else s for s in sizes)
+            one, zero = ir.Constant(gemm.number, 1.0), ir.Constant(gemm.number, 0.0)
+            values = [FLAG(ROW_MAJOR), a.turn, b.turn, m, n, k]
+            values += [one, a.data, leads[0], b.data, leads[1], zero, c.data, leads[2]]
+            kind = ir.FunctionType(ir.VoidType(), [v.type for v in values])
+            builder.call(declared(builder.module, kind, gemm.symbol), values)
+            return context.get_dummy_value()
 
-        def call(
-            turn_x: Any, turn_y: Any, m: Any, n: Any, k: Any, x: Any, a: Any, y: Any, b: Any, out: Any, c: Any
-        ) -> None:
-            function(ROW_MAJOR, turn_x, turn_y, m, n, k, 1, _data(x), a, _data(y), b, 0, _data(out), c)
+        return types.void(x, y, out), generate
 
-        return call
-
-    @njit(nogil=True)
-    def matmul(x: Any, y: Any, out: Any) -> None:
-        turn_x, lead_x = _leading(x)
-        turn_y, lead_y = _leading(y)
-        lead = max(out.strides[0] // out.itemsize, out.shape[1])
-        gemm(turn_x, turn_y, out.shape[0], out.shape[1], x.shape[1], x, lead_x, y, lead_y, out, lead)
-
-    return matmul
+    return intrinsic(matmul)
 
 
 def products_of(library: Library, whose: str) -> Any:
     """``matmul(x, y, out)`` of a library, for FLOAT and for DOUBLE."""
-    names = {types.float32: "sgemm", types.float64: "dgemm"}
-    return product({number: external(library, whose, name, number, number) for number, name in names.items()})
+    single, double = ir.FloatType(), ir.DoubleType()
+    return product({
+        types.float32: external(library, whose, "sgemm", single),
+        types.float64: external(library, whose, "dgemm", double),
+    })  # fmt: skip
 
 
 matmul = products_of(numpys(), "numpy")
 
 
-@njit(nogil=True)
-def nearest(position: Any, count: Any) -> Any:
+def _nearest(typing: Any, position: Any, count: Any) -> Any:
     """A position, or the nearest one of so many."""
-    return min(max(position, 0), count - 1)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kinds = zip(arguments, signature.args, strict=True)
+        at, most = (context.cast(builder, value, kind, types.int64) for value, kind in kinds)
+        at = builder.select(builder.icmp_signed("<", at, SIZE(0)), SIZE(0), at)
+        last = builder.sub(most, SIZE(1))
+        return builder.select(builder.icmp_signed(">", at, last), last, at)
+
+    return types.int64(position, count), generate
 
 
-@njit(nogil=True, fastmath={"reassoc", "contract"})
-def plus(total: Any, value: Any) -> Any:
+def _plus(typing: Any, total: Any, value: Any) -> Any:
     """A sum's next value; the order of a loop's additions is the compiler's, so that it can use vector registers."""
-    return total + value
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        added = context.cast(builder, arguments[1], value, total)
+        if isinstance(total, types.Integer):
+            return builder.add(arguments[0], added)
+        return builder.fadd(arguments[0], added, flags=IN_ANY_ORDER)
+
+    return total(total, value), generate
+
+
+nearest: Any = intrinsic(_nearest)
+plus: Any = intrinsic(_plus)

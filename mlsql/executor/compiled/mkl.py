@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from llvmlite import ir
 from numba import types
 
 from ..blas import BF16_PRODUCT, mkl
 from .blas import external, product, products_of
 
 matmul_mkl = products_of(mkl(), "mkl")
-matmul_bf16 = product({types.uint16: external(mkl(), "mkl", BF16_PRODUCT, types.uint16, types.float32)})
+matmul_bf16 = product({types.uint16: external(mkl(), "mkl", BF16_PRODUCT, ir.FloatType())})

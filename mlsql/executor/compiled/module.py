@@ -32,8 +32,6 @@ from mlsql.executor.compiled.blas import matmul, nearest, plus
 from mlsql.executor.compiled.functions import *
 from mlsql.executor.compiled.team import fetch, meet, share
 from mlsql.executor.device import array
-
-positive = (1 << 62) - 1  # a mask that leaves positions as they are: they are seen not to be negative
 """
 OPTIONS = 'cache=True, nogil=True, error_model="numpy", fastmath={"contract"}'
 WIDTH = 116
@@ -41,7 +39,7 @@ RESERVED = frozenset(
     "prepare run arena rows outputs start s r g i j k l inf nan np njit array "
     "float32 float64 int32 int64 uint16 matmul matmul_mkl matmul_bf16 round_bf16 nearest plus "
     "exp log log1p tanh erf sin cos sqrt power where maximum minimum sign abs min max range "
-    "positive fetch meet share first last p t".split()
+    "fetch meet share first last p t".split()
 )
 
 

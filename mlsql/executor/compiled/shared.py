@@ -20,7 +20,7 @@ from .texts import Nest, combined, indented, index
 
 WORTH_SHARING = 4096  # numbers of a loop without rows
 STEP = 16  # shares begin at multiples of it: a register full of numbers
-MINE = "first & positive, last & positive"  # LLVM must see that no position is negative to use vector registers
+MINE = "first, last"
 SHARES = "for p in range(thread, shares, threads):"
 PADDING = 16  # numbers: at least a line of the cache
 LINE = 8  # numbers of 64 bits of a line of cache

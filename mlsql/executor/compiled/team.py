@@ -12,17 +12,18 @@ from typing import Any
 
 from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
 from numba.extending import intrinsic
+
+from .blas import SIZE, declared
 
 SPINS = 4000  # looks at the gate before a thread lets others run: about ten microseconds
 ARRIVED, ROUND = 0, 8  # where a gate keeps how many have arrived and the number of the round, on lines of their own
 FETCHED, LINE_BYTES = 512, 64  # what is asked for of a row at most, and at a time
+POSITIVE = (1 << 62) - 1  # a mask without the sign
 LINE = 8  # numbers of 64 bits of a line of cache
 ON_X86, ON_ARM = ("llvm.x86.sse2.pause", ()), ("llvm.aarch64.hint", (1,))
 PAUSE = {"x86_64": ON_X86, "AMD64": ON_X86, "aarch64": ON_ARM, "arm64": ON_ARM}.get(platform.machine())
 
-declared: Any = cgutils.get_or_insert_function
 _yield = types.ExternalFunction("sched_yield", types.int32())
 
 
@@ -95,12 +96,30 @@ def meet(gate: Any, threads: Any) -> None:
             _yield()
 
 
-@njit(nogil=True)
-def share(count: Any, thread: Any, threads: Any, step: Any) -> Any:
-    """Where a thread's share of so many positions begins and ends; all but the last begin at multiples of ``step``."""
-    each = -(-count // threads)
-    each = -(-each // step) * step
-    return min(thread * each, count), min((thread + 1) * each, count)
+def _share(typing: Any, count: Any, number: Any, shares: Any, step: Any) -> Any:
+    """Where a share of so many positions begins and ends; all but the last begin at multiples of ``step``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kinds = zip(arguments, signature.args, strict=True)
+        count, number, shares, step = (context.cast(builder, v, kind, types.int64) for v, kind in kinds)
+
+        def parts(whole: Any, part: Any) -> Any:
+            return builder.sdiv(builder.sub(builder.add(whole, part), SIZE(1)), part)
+
+        def bound(place: Any) -> Any:
+            within = builder.select(builder.icmp_signed("<", place, count), place, count)
+            return builder.and_(within, SIZE(POSITIVE))  # or LLVM sees no use of vector registers in a loop over them
+
+        each = builder.mul(parts(parts(count, shares), step), step)
+        first = builder.mul(number, each)
+        ends = [bound(first), bound(builder.add(first, each))]
+        return context.make_tuple(builder, signature.return_type, ends)
+
+    two: Any = types.UniTuple(types.int64, 2)  # type: ignore[no-untyped-call]
+    return two(count, number, shares, step), generate
+
+
+share: Any = intrinsic(_share)
 
 
 def _fetch_code(typing: Any, array: Any, row: Any, offset: Any) -> Any:

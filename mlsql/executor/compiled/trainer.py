@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,8 @@ def together(runs: Sequence[Callable[..., int]], team: Team, threads: int, *argu
     gate, parts = np.zeros(2 * LINE, np.int64), np.zeros((max(1, team.parts), team.shares * LINE))
     common = threads, team.shares, gate, parts
     submit = pool(os.getpid(), team.shares - 1).submit
-    others = [submit(runs[i], *arguments, i, *common) for i in range(1, threads)]
-    done = runs[0](*arguments, 0, *common)
+    others = [submit(on_core, i, runs[i], *arguments, i, *common) for i in range(1, threads)]
+    done = on_core(0, runs[0], *arguments, 0, *common)
     for other in others:
         other.result()
     return done
@@ -41,6 +42,28 @@ def together(runs: Sequence[Callable[..., int]], team: Team, threads: int, *argu
 def pool(process: int, workers: int) -> ThreadPoolExecutor:
     """The threads beside the one that calls; a forked process gets its own."""
     return ThreadPoolExecutor(workers, thread_name_prefix="mlsql-steps")
+
+
+@contextmanager
+def core(number: int) -> Iterator[None]:
+    """Inside, this thread stays on one of the process's cores: threads that meet are else woken on the same one."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    with suppress(OSError):
+        os.sched_setaffinity(0, {sorted(before)[number % len(before)]})
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            os.sched_setaffinity(0, before)
+
+
+def on_core(number: int, run: Callable[..., int], *arguments: Any) -> int:
+    """The function, on a core of its own."""
+    with core(number):
+        return run(*arguments)
 
 
 class CompiledTrainer(Trainer):
