@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numba import njit
 from threadpoolctl import threadpool_info
 
 import mlsql
@@ -46,10 +47,16 @@ def matrices(m: int, n: int, k: int, kind: str = "float32") -> Iterator[tuple[Ar
 # -- products ----------------------------------------------------------------------------------------------------------
 
 
+def callable_from_python(multiply: Any) -> Any:
+    """A function that calls a product, which only compiled code can do."""
+    return njit(lambda x, y, out: multiply(x, y, out))
+
+
 @pytest.mark.parametrize("kind", ["float32", "float64"])
 @pytest.mark.parametrize("library", [pytest.param("mkl", marks=has_mkl), "numpy"])
 def test_every_library_multiplies_as_numpy_does_in_double(library: str, kind: str) -> None:
-    multiply = importlib.import_module("mlsql.executor.compiled.mkl").matmul_mkl if library == "mkl" else matmul
+    function = importlib.import_module("mlsql.executor.compiled.mkl").matmul_mkl if library == "mkl" else matmul
+    multiply = callable_from_python(function)
     for m, n, k in SHAPES:
         for x, y in matrices(m, n, k, kind):
             out = np.full((m, n), np.nan, kind)
@@ -92,7 +99,7 @@ def bf16_compiled(x: Array, y: Array, out: Array) -> None:
         half = np.empty(operand.shape, np.uint16)
         round_bf16(np.ascontiguousarray(operand), half)
         halves.append(half)
-    module.matmul_bf16(*halves, out)
+    callable_from_python(module.matmul_bf16)(*halves, out)
 
 
 @pytest.mark.parametrize("product", [pytest.param(bf16_compiled, marks=has_bf16), bf16_matmul])
