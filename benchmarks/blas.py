@@ -14,6 +14,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -52,11 +53,16 @@ def products(network: str) -> Iterator[Product]:
             yield f"layer {number} inputs", g, w.T, np.empty((rows, inputs), np.float32)
 
 
-@njit(nogil=True)
-def repeated(multiply: Any, count: int, x: Array, y: Array, out: Array) -> None:
-    """So many products by a compiled function."""
-    for _ in range(count):
-        multiply(x, y, out)
+@cache
+def repeated(multiply: Any) -> Callable[..., None]:
+    """A product, so many times: compiled, for only compiled code can call it."""
+
+    @njit(nogil=True)
+    def run(count: int, x: Array, y: Array, out: Array) -> None:
+        for _ in range(count):
+            multiply(x, y, out)
+
+    return run
 
 
 @njit(nogil=True)
@@ -77,11 +83,11 @@ def half(x: Array) -> Array:
 
 def contenders(x: Array, y: Array, out: Array, threads: int) -> dict[str, Callable[[int], None]]:
     """What runs a product so many times, by name."""
-    found: dict[str, Callable[[int], None]] = {"openblas": lambda count: repeated(matmul, count, x, y, out)}
+    found: dict[str, Callable[[int], None]] = {"openblas": lambda count: repeated(matmul)(count, x, y, out)}
     if blas.mkl_path() is not None:
         from mlsql.executor.compiled.mkl import matmul_bf16, matmul_mkl
 
-        found["mkl"] = lambda count: repeated(matmul_mkl, count, x, y, out)
+        found["mkl"] = lambda count: repeated(matmul_mkl)(count, x, y, out)
         if missing() is None:
             bases = [a if a.flags.c_contiguous else a.T for a in (x, y)]
             halves = [half(x), half(y)]
@@ -89,9 +95,9 @@ def contenders(x: Array, y: Array, out: Array, threads: int) -> dict[str, Callab
 
             def both(count: int) -> None:
                 rounding(count, *bases, *half_bases)
-                repeated(matmul_bf16, count, *halves, out)
+                repeated(matmul_bf16)(count, *halves, out)
 
-            found |= {"bf16": lambda count: repeated(matmul_bf16, count, *halves, out), "bf16 + rounding": both}
+            found |= {"bf16": lambda count: repeated(matmul_bf16)(count, *halves, out), "bf16 + rounding": both}
     return found | pytorch(x, y, out, threads)
 
 
