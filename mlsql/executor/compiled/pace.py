@@ -13,6 +13,7 @@ from collections.abc import Sequence
 STRIDE_SECONDS = 0.05  # between looks at the clock, the keyboard and whoever waits for progress
 FEW_STEPS, TRIAL_SECONDS = 6, 0.02
 HOPELESS = 4.0  # times as slow
+FIRST_TRIAL = 0.1  # seconds until the first trial: caches are filled by then, and threads are awake
 FIRST_AGAIN, LAST_AGAIN = 0.25, 8.0  # seconds from one trial to the next; doubled with every trial that loses
 FASTEST_GROWTH = 8  # a stride is at most so many times as long as the one before
 
@@ -25,7 +26,7 @@ class Pace:
         self.each: float | None = None  # seconds of a step on the best number of threads, as it was last
         self.steps = 0  # of the last stride on the best number of threads
         self.trying: float | None = None  # seconds of a step in the trial that has begun
-        self.again, self.since = 0.0, 0.0
+        self.again, self.since = FIRST_TRIAL, 0.0
 
     def next(self) -> tuple[int, int]:
         """The threads and the steps of the next stride."""
