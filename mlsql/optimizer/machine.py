@@ -80,7 +80,7 @@ class Machine:
     step: float = rate(1e-6, "s", "a step of the training loop besides its kernels")
     chunk: float = rate(1e-6, "s", "a chunk of rows that a prediction computes, besides its kernels")
     bind: float = rate(4e-6, "s", "an array that a chunk of a prediction lays out")
-    compile_line: float = rate(1e-2, "s", "a line of generated code that is compiled")
+    compile_line: float = rate(4e-3, "s", "a line of generated code that is compiled")
     loop: float = rate(4.5e-9, "s", "an inner loop of an elementwise function over stretched operands")
     fold_loop: float = rate(1.7e-8, "s", "an inner loop of a sum")
     best_loop: float = rate(4.3e-8, "s", "an inner loop of a maximum")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from ..executor.device import cores
@@ -62,13 +63,15 @@ def compilation(session: Session, planned: Planned, settings: Settings) -> Compi
     told += f" and {duration(pause)} to compile"
     if forced or interpreted - fast > pause:
         return Compilation(module, wait, f"compiled: {told}", fast)
-    if not wait and interpreted - fast > LOADING and is_there(module):
+    if not wait and interpreted - fast > loading(module):
         return Compilation(module, wait, f"compiled: {told}, which was done before", fast)
     return Compilation(None, False, f"interpreted: {told}")
 
 
-def is_there(module: Compiled) -> bool:
-    """Whether the code of a module is kept from an earlier run."""
-    from ..executor.compiled.modules import is_ready
+def loading(module: Compiled) -> float:
+    """The seconds until a module that was compiled before can run; infinite for one that was not."""
+    from ..executor.compiled.modules import is_loaded, is_ready
 
-    return is_ready(module.source)
+    if is_loaded(module.source):
+        return 0.0
+    return LOADING if is_ready(module.source) else math.inf

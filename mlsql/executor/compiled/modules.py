@@ -102,6 +102,11 @@ def loaded(source: str) -> ModuleType:
         return kept(source) or remembered(source, build(source))
 
 
+def is_loaded(source: str) -> bool:
+    """Whether this process has a module at hand."""
+    return source in _modules
+
+
 def kept(source: str) -> ModuleType | None:
     """The module of a source if it need not be compiled."""
     with _lock:
