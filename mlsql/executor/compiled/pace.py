@@ -33,9 +33,9 @@ class Pace:
         if self.each is None:
             return self.best, 1 if not self.steps else FEW_STEPS
         if self.others and self.trying is not None:
-            return self.others[0], max(FEW_STEPS, int(TRIAL_SECONDS / self.each))
+            return self.others[0], max(1, int(TRIAL_SECONDS / self.each))
         if self.others and self.since > self.again:
-            return self.others[0], FEW_STEPS
+            return self.others[0], max(1, min(FEW_STEPS, int(TRIAL_SECONDS / self.each)))
         most = min(STRIDE_SECONDS / self.each, FASTEST_GROWTH * self.steps)
         return self.best, max(1, int(most))
 
