@@ -3,7 +3,7 @@
 Threads that meet at every loop are fast while each has a core of its own. Where other processes want the cores too, a
 thread waits for another one that is not running, and one thread alone is faster. So the other number of threads is
 tried now and then, more rarely as long as it loses, and the faster one goes on. A trial begins with a few steps; if
-they are not hopeless, some more decide, since waking a thread takes as long as some steps.
+those of several threads are not hopeless, some more decide, since waking a thread takes as long as some steps.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ STRIDE_SECONDS = 0.05  # between looks at the clock, the keyboard and whoever wa
 FEW_STEPS, TRIAL_SECONDS = 6, 0.02
 HOPELESS = 4.0  # times as slow
 FIRST_TRIAL = 0.1  # seconds until the first trial: caches are filled by then, and threads are awake
-FIRST_AGAIN, LAST_AGAIN = 0.25, 8.0  # seconds from one trial to the next; doubled with every trial that loses
+FIRST_AGAIN, LAST_AGAIN, BACK_OFF = 0.25, 8.0, 3  # seconds to the next trial; more with every trial that loses
 FASTEST_GROWTH = 8  # a stride is at most so many times as long as the one before
 
 
@@ -45,8 +45,8 @@ class Pace:
         if threads == self.best:
             self.each = each if self.steps else None  # the first step of all wakes threads and fills caches
             self.steps, self.since = steps, self.since + seconds
-        elif self.trying is None and self.each is not None and each < HOPELESS * self.each:
-            self.trying = each
+        elif threads > 1 and self.trying is None and self.each is not None and each < HOPELESS * self.each:
+            self.trying = each  # threads may just have been woken
         else:
             self.judge(threads, each)
 
@@ -58,4 +58,4 @@ class Pace:
             self.others, self.best, self.each = [self.best], threads, each
             self.again = FIRST_AGAIN
         else:
-            self.again = min(max(2 * self.again, FIRST_AGAIN), LAST_AGAIN)
+            self.again = min(max(BACK_OFF * self.again, FIRST_AGAIN), LAST_AGAIN)
