@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlsql.executor.growing import Growing
@@ -13,6 +13,7 @@ TABLE = RowSet("table")
 TYPES = {"x": Type(TABLE, FLOAT, (2,)), "k": Type(TABLE, BIGINT), "a": Type(TABLE, FLOAT), "b": Type(TABLE, FLOAT)}
 
 
+@settings(deadline=None)  # the first example loads libraries
 @given(st.lists(st.integers(0, 7), max_size=6), st.integers(0, 50), st.sampled_from([[], [("b", "a")]]))
 def test_batches_end_to_end(sizes: list[int], expected: int, together: list[tuple[str, ...]]) -> None:
     growing, batches, start = Growing(TYPES, expected, together), [], 0
