@@ -30,10 +30,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 os.environ["MLSQL_MACHINE"] = "default"  # plans are those of the assumed machine, wherever the tests run
 CACHE = tempfile.TemporaryDirectory(prefix="mlsql-tests-", ignore_cleanup_errors=True)  # no test sees the user's own
 os.environ["MLSQL_CACHE"] = CACHE.name
+settings.register_profile("shared", deadline=None)  # other processes may want the cores at any moment
+settings.load_profile("shared")
 
 DIRECTIVE = re.compile(r"^(ok|rows|plan|error|same)\b ?(.*)$")
 
