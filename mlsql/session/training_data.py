@@ -109,8 +109,11 @@ def training_rows(
             opened.enter_context(session.storage.limited(duckdb_share(settings.memory)))
         learned_from = source
         if model.vocabularies or model.statistics:
-            copy = copy_of if count is None else copy_on_disk
-            source, learned_from = copy(session, statement, source, model, settings.seed, groups, opened)
+            seed = settings.seed
+            if count is None:
+                source, learned_from = copy_of(session, statement, source, model, seed, groups, opened)
+            else:
+                source, learned_from = copy_on_disk(session, statement, source, model, seed, opened)
         keys = keys_of(session.storage, learned_from, model)
         check_keys(model, keys, query.place)
         classes = {**classes_of(session.storage, source, model), **keys}
@@ -167,16 +170,9 @@ def copy_of(
 
 
 def copy_on_disk(
-    session: Session,
-    statement: Train,
-    source: Source,
-    model: Model,
-    seed: int,
-    groups: Groups | None,
-    copies: contextlib.ExitStack,
+    session: Session, statement: Train, source: Source, model: Model, seed: int, copies: contextlib.ExitStack
 ) -> tuple[Source, Source]:
-    """The same as ``copy_of``, for rows that do not fit into memory."""
-    assert groups is None
+    """The same as ``copy_of``, for rows that do not fit into memory, which have no groups."""
     count = copies.enter_context(copied_to_disk(session.storage, source, model))
     place = source.query.place
     check_rows(count, place)

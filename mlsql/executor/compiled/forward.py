@@ -20,14 +20,14 @@ from ..memory import owner
 from .arena import Arena
 from .fusion import Fusion, fixed_nodes
 from .lower import lowered, unsupported
-from .module import IMPORTS, OPTIONS, ModuleWriter, Setup, wrapped
+from .module import IMPORTS, OPTIONS, Generated, ModuleWriter, Setup, wrapped
 
 TILE_BYTES = 128 << 10  # of intermediate values: a part of the second-level cache
 TILE_ROWS = (64, 2048)  # the fewest and the most rows of a tile
 
 
 @dataclass(frozen=True)
-class Forward:
+class Forward(Generated):
     """A module's source and what it takes to run it.
 
     ``fixed`` are the arrays that prepare() takes, ``columns`` are those that run() takes behind the number of rows.
@@ -40,14 +40,6 @@ class Forward:
     columns: tuple[Column, ...]
     tile: int
     fusion: Fusion
-
-    @property
-    def arena_bytes(self) -> int:
-        return sum(self.sizes)
-
-    def compile_seconds(self, line: float) -> float:
-        """The estimated time to compile, by the number of lines."""
-        return self.source.count("\n") * line
 
     def allocate(self, empty: Callable[..., Any]) -> list[Any]:
         """A fresh arena."""

@@ -7,6 +7,7 @@ its place in the arena, makes the views, and binds the compiled function to all 
 from __future__ import annotations
 
 import textwrap
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -54,7 +55,22 @@ class Setup:
         return [*self.made, *self.squeezed]
 
 
-class ModuleWriter:
+class Generated:
+    """What is known of every generated module: its text, and the bytes of each slot of its arena."""
+
+    source: str
+    sizes: tuple[int, ...]
+
+    @property
+    def arena_bytes(self) -> int:
+        return sum(self.sizes)
+
+    def compile_seconds(self, line: float) -> float:
+        """The estimated time to compile, by the number of lines."""
+        return self.source.count("\n") * line
+
+
+class ModuleWriter(ABC):
     """What all modules have in common: names, arrays and views, and kernels. Loops ask it for names (``Module``)."""
 
     def __init__(self, fusion: Fusion, names: Mapping[Node, str], arena: Arena, reserved: Collection[str] = ()) -> None:
@@ -73,9 +89,9 @@ class ModuleWriter:
         """Where an array, and what looks into it, is made."""
         return self.setup
 
+    @abstractmethod
     def varies(self, rows: RowSet) -> bool:
         """Whether a row set may have fewer rows than its arrays have room for."""
-        raise NotImplementedError
 
     # -- names: loops.Module -----------------------------------------------------------------------------------------
 

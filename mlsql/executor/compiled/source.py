@@ -20,7 +20,7 @@ from .arena import Arena
 from .fusion import Fusion, Loop, fixed_nodes
 from .loops import LoopWriter
 from .lower import lowered, unsupported
-from .module import IMPORTS, OPTIONS, ModuleWriter, wrapped
+from .module import IMPORTS, OPTIONS, Generated, ModuleWriter, wrapped
 from .shared import SHARES, STEP, SharedLoopWriter, of_shares, shares_rows
 from .texts import indented
 
@@ -49,7 +49,7 @@ class Team:
 
 
 @record
-class Compiled:
+class Compiled(Generated):
     """A module's source and what it takes to run it.
 
     ``arrays`` are what prepare() takes: leaves, and values that are there before the loop; ``row_counts`` are the
@@ -67,10 +67,6 @@ class Compiled:
     became: Mapping[Node, Node]
     team: Team
     blas: Choice
-
-    @property
-    def arena_bytes(self) -> int:
-        return sum(self.sizes)
 
     def place(self, node: Node) -> str | None:
         """Where a node of the loop's plan is computed: in which of the loops, by BLAS, where it is read; None for what
@@ -99,10 +95,6 @@ class Compiled:
     def slot_of(self) -> Mapping[Node, int]:
         """In which slot of the arena a value lies."""
         return self.arena.slot
-
-    def compile_seconds(self, line: float) -> float:
-        """The estimated time to compile, by the number of lines."""
-        return self.source.count("\n") * line
 
     def allocate(self, empty: Callable[..., Any]) -> list[list[Any]]:
         """A fresh arena for each thread; they have all slots in common but their own."""
