@@ -18,6 +18,7 @@ from random_models import bound, model_text, value
 
 import mlsql
 from mlsql.errors import ProgrammingError
+from mlsql.executor.compiled import lower, tiles
 from mlsql.executor.compiled.pace import Pace
 from mlsql.executor.compiled.source import compiled
 from mlsql.executor.compiled.trainer import CompiledTrainer
@@ -55,6 +56,10 @@ def product(x: Array, y: Array, out: Array) -> None:
     out[...] = x @ y
 
 
+def added_product(x: Array, y: Array, out: Array) -> None:
+    out += x @ y
+
+
 def part(count: int, number: int, shares: int, step: int) -> tuple[int, int]:
     """The bounds of a share."""
     each = math.ceil(math.ceil(count / shares) / step) * step
@@ -66,14 +71,15 @@ def meet(gate: Any, threads: int) -> None:
     if threads == 1:
         return
     with LOCK:
-        barrier = BARRIERS.setdefault(id(gate), threading.Barrier(threads))
+        barrier = BARRIERS.setdefault((id(gate), threads), threading.Barrier(threads))
     barrier.wait(60)
 
 
 LOCK = threading.Lock()
-BARRIERS: dict[int, threading.Barrier] = {}
+BARRIERS: dict[tuple[int, int], threading.Barrier] = {}
 PLAIN: dict[str, Any] = {
     "matmul": product,
+    "add_product": added_product,
     "fetch": lambda x, order, position: None,
     "share": part,
     "meet": lambda gate, threads: meet(gate, threads),
@@ -194,6 +200,32 @@ def test_the_text_of_random_models_is_right(share: int, threads: int) -> None:
     wrong = {s: told for s, told in found.items() if told != "the same" and not told.startswith(("no model", "interp"))}
     assert not wrong, wrong
     assert sum(told == "the same" for told in found.values()) > 15
+
+
+@pytest.fixture
+def always_tiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two rows at a time wherever kernels can run so, and products by BLAS, however small."""
+    monkeypatch.setattr(tiles, "tile_rows", lambda width, read_bytes, most: 2)
+    monkeypatch.setattr(tiles.Group, "pays", lambda group, size, share, shares: True)
+    monkeypatch.setattr(lower, "SMALL_PRODUCT", 1)
+
+
+@pytest.mark.usefixtures("always_tiled")
+@pytest.mark.parametrize("threads", (1, 2, 3))
+def test_a_step_in_tiles_is_the_same_step(threads: int) -> None:
+    seeds = range(200, 240)
+    found = {seed: outcome(seed, PlainTrainer, threads=threads) for seed in seeds}
+    wrong = {s: told for s, told in found.items() if told != "the same" and not told.startswith(("no model", "interp"))}
+    assert not wrong, wrong
+    modules = [compiled(loop_of(s)[1], threads) for s in seeds if found[s] == "the same"]
+    assert sum(not isinstance(m, str) and bool(m.tiles) for m in modules) > 20
+
+
+@pytest.mark.usefixtures("always_tiled")
+@pytest.mark.parametrize("threads", (1, 2))
+@pytest.mark.parametrize("seed", (4, 17))
+def test_compiled_tiles_do_what_their_text_says(seed: int, threads: int) -> None:
+    assert outcome(seed, CompiledTrainer, threads=threads) == "the same"
 
 
 @pytest.mark.parametrize("threads", (1, 2))

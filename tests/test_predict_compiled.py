@@ -22,6 +22,7 @@ import mlsql
 from mlsql.errors import DataError, ProgrammingError
 from mlsql.executor import blas
 from mlsql.executor.compiled import forward as module
+from mlsql.executor.compiled import tiles
 from mlsql.executor.compiled.forward import Forward, forward
 from mlsql.executor.compiled.switch import LOAD_SECONDS, Switch
 from mlsql.executor.initialize import draw
@@ -41,7 +42,8 @@ ROWS = (0, 1, 3, 4, 9)  # of calls, where a tile has four rows
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Tiles of four rows."""
-    monkeypatch.setattr(module, "TILE_ROWS", (1, 4))
+    monkeypatch.setattr(module, "MOST_ROWS", 4)
+    monkeypatch.setattr(tiles, "FEWEST_ROWS", 1)
     yield
 
 
@@ -115,7 +117,8 @@ def test_the_text_of_random_models_is_right(share: int) -> None:
 
 
 def test_the_best_of_a_row_is_the_first_of_equal_ones_and_nan_before_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TILE_ROWS", (1, 4))
+    monkeypatch.setattr(module, "MOST_ROWS", 4)
+    monkeypatch.setattr(tiles, "FEWEST_ROWS", 1)
     rows = RowSet("t", 1)
     x = Column("x", rows, FLOAT, (2, 3))
     plan = Plan({"best": Argmax(x), "of_one": Argmax(Reshape(x, (6, 1)))})

@@ -52,7 +52,7 @@ def compilation(session: Session, planned: Planned, settings: Settings) -> Compi
     module = compiled(loop, blas=library)
     if isinstance(module, str):
         return Compilation(None, False, f"interpreted: {module}")
-    fast = sum(price(w, machine) for w in module.fusion.work()) * steps
+    fast = sum(price(w, machine) for w in module.work()) * steps
     threads = 1 if settings.options["deterministic"] or fast < WORTH_SHARING * steps else cores()
     if threads > 1:
         shared = compiled(loop, threads, library)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from ...planner.node import Node, size_of
 from ...planner.ops import Put, ScatterAdd, State
 from ...types import Type
 from ..memory import owner
 from .fusion import Fusion
+from .tiles import Tiles
 
 
 class Arena:
     """``sizes`` are the slots in bytes, ``slot`` says in which an array lies; ``overwrites`` are new values of states.
 
-    ``given`` are arrays that lie elsewhere: the caller brings them.
+    ``given`` are arrays that lie elsewhere: the caller brings them. Arrays that are local to ``tiles`` have room for a
+    tile's rows, and each thread has its own.
     """
 
-    def __init__(self, fusion: Fusion, given: Collection[Node] = ()) -> None:
-        self.fusion, self.given = fusion, given
+    def __init__(self, fusion: Fusion, given: Collection[Node] = (), tiles: Sequence[Tiles] = ()) -> None:
+        self.fusion, self.given, self.tiles = fusion, given, tiles
         self.sizes: list[int] = []
         self.slot: dict[Node, int] = {}
         self.overwrites: dict[Node, State] = {}
@@ -38,19 +40,36 @@ class Arena:
     def assign(self) -> None:
         """Give every array the smallest free slot that it fits into, from its kernel to the last that reads it."""
         fusion = self.fusion
-        first: dict[Node, int] = {}
-        last: dict[Node, int] = {}
+        spans: dict[Node, tuple[int, int]] = {}
         for n in fusion.computed:
             base = self.base(n)
             if n in fusion.arrays and base not in self.overwrites and base not in self.given:
-                first[base] = min(first.get(base, fusion.kernel_of[n]), fusion.kernel_of[n])
-                read = [fusion.kernel_of[r] for r in fusion.readers[n]]
-                last[base] = max(last.get(base, 0), fusion.kernel_of[n], *read)
-        free: list[int] = []
+                used = [fusion.kernel_of[m] for m in (n, *fusion.readers[n])]
+                first, last = spans.get(base, (used[0], used[0]))
+                spans[base] = min(first, used[0]), max(last, *used)
+        spans = {n: self.widened(n, *span) for n, span in spans.items()}
+        free: dict[bool, list[int]] = {True: [], False: []}  # of tiles, and the others
         for i in range(len(fusion.kernels)):
-            for n in [n for n in first if first[n] == i]:
-                self.slot[n] = self.take(n.nbytes, free)
-            free += sorted({self.slot[n] for n in first if last[n] == i})
+            for n in [n for n, (first, _) in spans.items() if first == i]:
+                self.slot[n] = self.take(self.bytes_of(n), free[self.tiles_of(n) is not None])
+            for n in [n for n, (_, last) in spans.items() if last == i]:
+                free[self.tiles_of(n) is not None].append(self.slot[n])
+        self.of_thread.update(s for n, s in self.slot.items() if self.tiles_of(n) is not None)
+
+    def tiles_of(self, node: Node) -> Tiles | None:
+        """The tiles to which an array is local."""
+        return next((t for t in self.tiles if node in t.local), None)
+
+    def bytes_of(self, node: Node) -> int:
+        tiles = self.tiles_of(node)
+        return size_of(tiles.part(node.type)) * node.type.element.bytes if tiles else node.nbytes
+
+    def widened(self, node: Node, first: int, last: int) -> tuple[int, int]:
+        """From when to when an array is needed: all of the time of kernels that run over and over again."""
+        for tiles in self.tiles:
+            if node not in tiles.local and first <= tiles.last and last >= tiles.first:
+                first, last = min(first, tiles.first), max(last, tiles.last)
+        return first, last
 
     def base(self, node: Node) -> Node:
         """The node in whose array a part of a concatenation lies."""

@@ -56,11 +56,11 @@ class Matrix:
         self.turn = builder.select(plain, FLAG(PLAIN), FLAG(TRANSPOSED))
 
 
-def product(functions: Mapping[Any, Gemm]) -> Any:
+def product(functions: Mapping[Any, Gemm], adds: bool = False) -> Any:
     """A function ``matmul(x, y, out)`` for compiled code that calls the product of its operands' element type.
 
-    It puts the product of two matrices into ``out``, whose rows lie in one piece each; both operands may be transposed
-    views.
+    It puts the product of two matrices into ``out``, or ``adds`` it there. The rows of ``out`` lie in one piece each;
+    both operands may be transposed views.
     """
 
     def matmul(typing: Any, x: Any, y: Any, out: Any) -> Any:
@@ -72,9 +72,9 @@ def product(functions: Mapping[Any, Gemm]) -> Any:
             sizes = (c.rows, c.columns, a.columns, a.lead, b.lead, c.lead)
             narrow = gemm.integer.width < SIZE.width
             m, n, k, *leads = (builder.trunc(s, gemm.integer) if narrow else s for s in sizes)
-            one, zero = ir.Constant(gemm.number, 1.0), ir.Constant(gemm.number, 0.0)
+            one, kept = ir.Constant(gemm.number, 1.0), ir.Constant(gemm.number, float(adds))
             values = [FLAG(ROW_MAJOR), a.turn, b.turn, m, n, k]
-            values += [one, a.data, leads[0], b.data, leads[1], zero, c.data, leads[2]]
+            values += [one, a.data, leads[0], b.data, leads[1], kept, c.data, leads[2]]
             kind = ir.FunctionType(ir.VoidType(), [v.type for v in values])
             builder.call(declared(builder.module, kind, gemm.symbol), values)
             return context.get_dummy_value()
@@ -84,16 +84,16 @@ def product(functions: Mapping[Any, Gemm]) -> Any:
     return intrinsic(matmul)
 
 
-def products_of(library: Library, whose: str) -> Any:
-    """``matmul(x, y, out)`` of a library, for FLOAT and for DOUBLE."""
-    single, double = ir.FloatType(), ir.DoubleType()
-    return product({
-        types.float32: external(library, whose, "sgemm", single),
-        types.float64: external(library, whose, "dgemm", double),
-    })  # fmt: skip
+def products_of(library: Library, whose: str) -> tuple[Any, Any]:
+    """``matmul(x, y, out)`` of a library for FLOAT and for DOUBLE, and the function that adds to ``out`` instead."""
+    functions = {
+        types.float32: external(library, whose, "sgemm", ir.FloatType()),
+        types.float64: external(library, whose, "dgemm", ir.DoubleType()),
+    }
+    return product(functions), product(functions, adds=True)
 
 
-matmul = products_of(numpys(), "numpy")
+matmul, add_product = products_of(numpys(), "numpy")
 
 
 def _nearest(typing: Any, position: Any, count: Any) -> Any:

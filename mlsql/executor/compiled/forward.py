@@ -21,9 +21,9 @@ from .arena import Arena
 from .fusion import Fusion, fixed_nodes
 from .lower import lowered, unsupported
 from .module import IMPORTS, OPTIONS, Generated, ModuleWriter, Setup, wrapped
+from .tiles import tile_rows
 
-TILE_BYTES = 128 << 10  # of intermediate values: a part of the second-level cache
-TILE_ROWS = (64, 2048)  # the fewest and the most rows of a tile
+MOST_ROWS = 2048  # of a tile
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Forward(Generated):
 
 def forward(plan: Plan, rows: RowSet) -> Forward | str:
     """The module of a plan over one row set, or why there is none."""
-    part = RowSet(rows.name, TILE_ROWS[1])
+    part = RowSet(rows.name, MOST_ROWS)
     found = forward_of(plan, rows, part)
     if isinstance(found, str) or found.tile == part.rows:
         return found
@@ -189,10 +189,7 @@ class _Writer(ModuleWriter):
         return name
 
     def tile(self) -> int:
-        """The rows of a tile, a power of two. Every tile reads all parameters, so large ones want larger tiles."""
-        rows, most = TILE_ROWS[0], self.part.rows or 1
-        width = sum(self.arena.sizes) / most
-        room = max(TILE_BYTES, 4 * sum(n.nbytes for n in self.fusion.fixed if n.type.rows == UNIT))
-        while 2 * rows <= most and 2 * rows * width <= room:
-            rows *= 2
-        return rows
+        """The rows of a tile."""
+        most = self.part.rows or 1
+        parameters = sum(n.nbytes for n in self.fusion.fixed if n.type.rows == UNIT)
+        return tile_rows(sum(self.arena.sizes) / most, parameters, most)

@@ -10,7 +10,7 @@ through it, and a cheap function of one array is computed again where it is read
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
@@ -22,6 +22,7 @@ from ...planner.ops import (
     Broadcast,
     Concat,
     Constant,
+    Contract,
     Contraction,
     Index,
     Map,
@@ -165,7 +166,8 @@ class Fusion:
         """Cheap functions of one array that other kernels read: computing them again costs less than keeping them."""
         again: set[Node] = set()
         for n in self.computed:
-            if not is_cheap(n) or is_single(n) or n in self.outputs or n in self.updates.values():
+            is_operand = any(isinstance(r, Contraction) for r in self.readers[n])
+            if not is_cheap(n) or is_single(n) or is_operand or n in self.outputs or n in self.updates.values():
                 continue
             large = [s for s in self.sources(n) if s.type.size == n.type.size and not isinstance(s, Constant)]
             others = [s for s in self.sources(n) if s not in large and s not in self.fixed and not is_single(s)]
@@ -227,6 +229,12 @@ class Fusion:
             groups.setdefault((level[n], self.key(n)), []).append(n)
         self.kernels = [kernel(group) for group in groups.values()]
         self.kernel_of = {n: i for i, group in enumerate(groups.values()) for n in group}
+
+    def reorder(self, order: Sequence[int]) -> None:
+        """Put the kernels into another order in which they may run, given by their numbers."""
+        self.kernels = [self.kernels[i] for i in order]
+        places = {old: new for new, old in enumerate(order)}
+        self.kernel_of = {n: places[i] for n, i in self.kernel_of.items()}
 
     def is_apart(self, source: Node, reader: Node, reach: Reach) -> bool:
         """Whether a node has to be computed by an earlier kernel than one that reads it."""
@@ -301,18 +309,19 @@ class Fusion:
                     stack += m.inputs
         return list(dict.fromkeys(found))
 
-    def work(self) -> list[Work]:
-        """What each kernel does in a step, and the gathers of rows that they look through."""
+    def work(self, cached: Collection[Node] = ()) -> list[Work]:
+        """What each kernel does in a step, and the gathers of rows that they look through; arrays that stay in the
+        cache cost nothing to read and write."""
         takes = [n for n in self.nodes if isinstance(n, Take) and n not in self.fixed]
         gathers = [Work(gathered=n.work().gathered) for n in takes]
-        return [*gathers, *(self.work_of(k) for k in self.kernels)]
+        return [*gathers, *(self.work_of(k, cached) for k in self.kernels)]
 
-    def work_of(self, kernel: Kernel) -> Work:
+    def work_of(self, kernel: Kernel, cached: Collection[Node]) -> Work:
         """The arithmetic of a kernel's operators; the arrays that it reads and writes, each once."""
         if isinstance(kernel, Product):
             return dataclasses.replace(kernel.node.work(), calls=())
         read = {s for n in kernel.nodes for s in self.sources(n) if s in self.arrays or s in self.fixed}
-        moved = {*read, *self.arrays.intersection(kernel.nodes)}
+        moved = {*read, *self.arrays.intersection(kernel.nodes)}.difference(cached)
         flops = tuple(f for n in kernel.nodes if not isinstance(n, Take) for f in n.work().flops)
         streamed = sum(min(n.nbytes, size_of(n.type.with_(rows=kernel.rows)) * n.type.element.bytes) for n in moved)
         return Work(flops, streamed=streamed, is_double=any(n.is_double for n in kernel.nodes))
@@ -357,6 +366,11 @@ def is_cheap(node: Node) -> bool:
 def is_costly(node: Node) -> bool:
     """Whether a function takes many operations."""
     return isinstance(node, Map) and any(name in COSTLY for name, _ in scalar.passes(node.expression))
+
+
+def in_bf16(product: Contraction) -> bool:
+    """Whether the operands of a matrix product are rounded to bfloat16."""
+    return isinstance(product, Contract) and product.bf16
 
 
 def fixed_nodes(outputs: Sequence[Node], moving: Container[Node]) -> frozenset[Node]:

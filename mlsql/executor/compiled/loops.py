@@ -51,7 +51,7 @@ class LoopWriter(Reader):
         for n in self.fusion.gathered(self.loop):
             if n.x not in self.module.fetched:
                 self.module.fetched.add(n.x)
-                lines.append(f"fetch({self.module.array(n.x)}, order, start + r + {AHEAD})")
+                lines.append(f"fetch({self.module.array(n.x)}, order, {self.module.origin} + r + {AHEAD})")
         return lines
 
     def comments(self) -> list[str]:

@@ -8,5 +8,5 @@ from numba import types
 from ..blas import BF16_PRODUCT, mkl
 from .blas import external, product, products_of
 
-matmul_mkl = products_of(mkl(), "mkl")
+matmul_mkl, add_product_mkl = products_of(mkl(), "mkl")
 matmul_bf16 = product({types.uint16: external(mkl(), "mkl", BF16_PRODUCT, ir.FloatType())})

@@ -19,7 +19,7 @@ from ...types import UNIT, RowSet, Type
 from ..codegen import Names
 from ..memory import is_view, owner
 from .arena import Arena
-from .fusion import Fusion, Loop, Product
+from .fusion import Fusion, Kernel, Loop, Product
 from .loops import LoopWriter
 
 IMPORTS = """\
@@ -29,7 +29,7 @@ import numpy as np
 from numba import njit
 from numba.types import Array, boolean, float32, float64, int32, int64, uint16
 
-from mlsql.executor.compiled.blas import matmul, nearest, plus
+from mlsql.executor.compiled.blas import add_product, matmul, nearest, plus
 from mlsql.executor.compiled.functions import *
 from mlsql.executor.compiled.team import fetch, meet, share
 from mlsql.executor.device import array
@@ -40,7 +40,7 @@ RESERVED = frozenset(
     "prepare run arena rows outputs start s r g i j k l inf nan np njit array "
     "float32 float64 int32 int64 uint16 matmul matmul_mkl matmul_bf16 round_bf16 nearest plus "
     "exp log log1p tanh erf sin cos sqrt power where maximum minimum sign abs min max range "
-    "fetch meet share first last p t".split()
+    "fetch meet share first last p t tile n_tile add_product add_product_mkl".split()
 )
 
 
@@ -72,6 +72,8 @@ class Generated:
 
 class ModuleWriter(ABC):
     """What all modules have in common: names, arrays and views, and kernels. Loops ask it for names (``Module``)."""
+
+    origin = "start"
 
     def __init__(self, fusion: Fusion, names: Mapping[Node, str], arena: Arena, reserved: Collection[str] = ()) -> None:
         self.fusion, self.hints, self.arena = fusion, names, arena
@@ -208,17 +210,18 @@ class ModuleWriter(ABC):
 
     def kernels(self, scalars: dict[Node, str]) -> list[str]:
         """The lines of all kernels; the variables of single numbers are added to ``scalars``."""
-        lines: list[str] = []
-        for kernel in self.fusion.kernels:
-            lines += self.product(kernel.node) if isinstance(kernel, Product) else self.loop_lines(kernel, scalars)
-        return lines
+        return [line for kernel in self.fusion.kernels for line in self.kernel(kernel, scalars)]
+
+    def kernel(self, kernel: Kernel, scalars: dict[Node, str]) -> list[str]:
+        """The lines of one kernel."""
+        return self.product(kernel.node) if isinstance(kernel, Product) else self.loop_lines(kernel, scalars)
 
     def loop_lines(self, loop: Loop, scalars: dict[Node, str]) -> list[str]:
         """The lines of a loop."""
         return LoopWriter(self, loop, scalars).lines()
 
-    def product(self, node: Contraction) -> list[str]:
-        """The lines of a matrix product."""
+    def product(self, node: Contraction, total: str | None = None) -> list[str]:
+        """The lines of a matrix product, which is added to a total if one is given."""
         form = as_matrix_product(node.spec)
         assert form is not None
         swapped, *turned = form
@@ -226,7 +229,8 @@ class ModuleWriter(ABC):
         names = [self.operand_of(node, n, lines) for n in node.inputs]
         operands = [name + (".T" if turn else "") for name, turn in zip(names, turned, strict=True)]
         x, y = reversed(operands) if swapped else operands
-        return [*lines, *self.multiplied(node, x, y, self.sliced(self.array(node), node))]
+        out = self.sliced(self.array(node), node)
+        return [*lines, *(self.multiplied(node, x, y, out) if total is None else self.added(node, x, y, total))]
 
     def operand_of(self, product: Contraction, node: Node, lines: list[str]) -> str:
         """The array of a product's operand; ``lines`` are in front of the product."""
@@ -235,6 +239,10 @@ class ModuleWriter(ABC):
     def multiplied(self, node: Contraction, x: str, y: str, out: str) -> list[str]:
         """The lines that call BLAS."""
         return [f"matmul({x}, {y}, {out})"]
+
+    def added(self, node: Contraction, x: str, y: str, total: str) -> list[str]:
+        """The lines that call BLAS to add to a total."""
+        return [f"add_product({x}, {y}, {total})"]
 
     def operand(self, node: Node) -> str:
         """The array of an operand, as many rows as there are."""

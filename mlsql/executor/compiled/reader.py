@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from ...planner.node import At, Node, Operand, Reach
-from ...planner.ops import Constant, Count, Index
+from ...planner.ops import Constant, Contraction, Count, Index
 from ...planner.ops.elementwise import stretched
 from ...planner.ops.shape import is_contiguous
 from ...types import BOOLEAN, DOUBLE, FLOAT, UNIT, Dim, Element, RowSet, Type
 from ..memory import is_view, owner
 from .fusion import Fusion, Loop, is_single
 from .texts import VARIABLES, Nest, compared_as, index, is_trusted, literal, name_of_condition, written
+from .tiles import Tiles
 
 
 class Module(Protocol):
@@ -21,6 +23,7 @@ class Module(Protocol):
 
     fusion: Fusion
     fetched: set[Node]  # tables of which rows are asked for ahead
+    origin: str  # the place in the order of the row that loops call the first
 
     def name(self, node: Node) -> str: ...
     def array(self, node: Node) -> str: ...
@@ -37,6 +40,16 @@ class SharingModule(Module, Protocol):
 
     def partial(self, type: Type, hint: str) -> str: ...
     def part(self, node: Node) -> int: ...
+
+
+class TilingModule(SharingModule, Protocol):
+    """What kernels over tiles ask for besides: products, and to be inside of some tiles.
+
+    Inside, arrays of all rows are known by views of a tile; the lines that make these are complete when it is left.
+    """
+
+    def product(self, node: Contraction, total: str | None = None) -> list[str]: ...
+    def inside(self, tiles: Tiles) -> AbstractContextManager[list[str]]: ...
 
 
 class Reader:
@@ -62,7 +75,7 @@ class Reader:
         if isinstance(node, Count):
             return self.module.rows(node.rows)
         if isinstance(node, Index):
-            return self.held(f"order[start + {at.row}]", node)
+            return self.held(f"order[{self.module.origin} + {at.row}]", node)
         if node in self.fusion.virtual:
             base = owner(node)
             lies = base in self.fusion.fixed or base in self.fusion.arrays

@@ -12,7 +12,7 @@ import math
 from ...planner.node import At, Node
 from ...planner.ops import Concat, Put, Reduce, ScatterAdd, Segment, Sum
 from ...types import FLOAT, UNIT, RowSet, Type
-from .fusion import is_single
+from .fusion import Loop, is_single
 from .loops import LoopWriter
 from .reader import SharingModule
 from .tasks import key_of
@@ -31,10 +31,13 @@ class SharedLoopWriter(LoopWriter):
 
     module: SharingModule
 
-    def lines(self) -> list[str]:
-        self.partials: list[tuple[Reduce, str]] = []  # arrays in which each share folds rows
+    def __init__(self, module: SharingModule, loop: Loop, scalars: dict[Node, str]) -> None:
+        super().__init__(module, loop, scalars)
+        self.partials: list[tuple[Node, str]] = []  # arrays in which each share folds rows
         self.numbers: list[tuple[Reduce, str]] = []  # numbers that each share folds
         self.kept: list[str] = []  # lines that store single numbers
+
+    def lines(self) -> list[str]:
         nests = [self.inner_loop(tasks) for tasks in self.inner]
         lines = self.over_rows(nests) if self.row else self.over_entry(nests)
         if self.numbers or self.partials or self.kept or self.writes_arrays():
@@ -78,9 +81,12 @@ class SharedLoopWriter(LoopWriter):
 
     def shares(self, count: str, is_divided: bool, step: int, lines: list[str]) -> list[str]:
         """Lines that a thread runs for each of its shares of so many positions; else the first share is all of them."""
-        keep = [f"parts[{self.module.part(n)}, p * {LINE}] = {name}" for n, name in self.numbers]
         share = f"first, last = share({count}, p, {'shares' if is_divided else 1}, {step})"
-        return [SHARES, *indented([share, *self.starts, *lines, *keep])]
+        return [SHARES, *indented([share, *self.starts, *lines, *self.keep()])]
+
+    def keep(self) -> list[str]:
+        """Lines that leave the numbers of a share to be put together."""
+        return [f"parts[{self.module.part(n)}, p * {LINE}] = {name}" for n, name in self.numbers]
 
     # -- what is folded over the loop ----------------------------------------------------------------------------------
 
@@ -91,8 +97,8 @@ class SharedLoopWriter(LoopWriter):
         self.partials.append((node, name))
         return name, "p"
 
-    def added(self, node: Reduce, partial: str) -> list[str]:
-        """Lines that put together the entries that the threads have folded."""
+    def added(self, node: Node, partial: str, bounds: str | None = None) -> list[str]:
+        """Lines that put together the entries that the threads have folded, or some rows of them."""
         target = self.module.array(node)
         nest = self.nest(node.type.shape)
         entry = self.entry(node.type.shape)
@@ -101,7 +107,7 @@ class SharedLoopWriter(LoopWriter):
         rest = self.nest(node.type.shape)
         other = f"{partial}{index(At('t', entry), node.type)}"
         rest.body.append(f"{place} = {combined(node, place, other)}")
-        return [*nest.lines(), "for t in range(1, shares):", *indented(rest.lines())]
+        return [*nest.lines(bounds), "for t in range(1, shares):", *indented(rest.lines(bounds))]
 
     def folded(self, node: Reduce, name: str) -> None:
         if self.row or node.x.type.entry_size != 1:

@@ -5,26 +5,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+from ...planner import ops
 from ...planner.node import At, Node, depends_on, rebuilt, walk
-from ...planner.ops import Column, Contract, Contraction, Count, Counter, Index, State
+from ...planner.ops import Column, Contraction, Count, Index, State
 from ...planner.plan import Plan
+from ...planner.work import Work
 from ...record import record
 from ...types import UNIT, RowSet, Type
 from ..hoist import hoist
 from ..memory import owner
 from ..train import LoopPlan
 from .arena import Arena
-from .fusion import Fusion, Loop, fixed_nodes
+from .fusion import Fusion, Loop, fixed_nodes, in_bf16
 from .loops import LoopWriter
 from .lower import lowered, unsupported
 from .module import IMPORTS, OPTIONS, Generated, ModuleWriter, wrapped
 from .shared import SHARES, STEP, SharedLoopWriter, of_shares, shares_rows
 from .texts import indented
+from .tile_loops import TileWriter
+from .tiles import TILE, Tiles, tiled
 
-MKL = "from mlsql.executor.compiled.mkl import matmul_bf16, matmul_mkl\n"  # only where it is called: this loads MKL
+# imported only where it is called, since this loads MKL
+MKL = "from mlsql.executor.compiled.mkl import add_product_mkl, matmul_bf16, matmul_mkl\n"
 ROUNDING = "from mlsql.executor.compiled.bfloat16 import round_bf16\n"
 BF16_BYTES = 2
 Choice = Callable[[Contraction], str]  # which library computes a product: "openblas", which is NumPy's BLAS, or "mkl"
@@ -54,7 +61,8 @@ class Compiled(Generated):
 
     ``arrays`` are what prepare() takes: leaves, and values that are there before the loop; ``row_counts`` are the
     numbers of rows. ``once`` are the plans of the columns that hold what is computed before the loop. ``sizes`` are
-    those of the arena's slots in bytes. ``became`` says for every node of the loop's plan by which one it was compiled.
+    those of the arena's slots in bytes. ``tiles`` tell which kernels run over tiles of rows. ``became`` says for every
+    node of the loop's plan by which one it was compiled.
     """
 
     source: str
@@ -63,6 +71,7 @@ class Compiled(Generated):
     row_counts: Mapping[RowSet, str]
     once: Mapping[Column, Node]
     fusion: Fusion
+    tiles: Sequence[Tiles]
     arena: Arena
     became: Mapping[Node, Node]
     team: Team
@@ -75,7 +84,8 @@ class Compiled(Generated):
         if made in self.fusion.kernel_of:
             kernel = self.fusion.kernel_of[made]
             loops = [i for i, k in enumerate(self.fusion.kernels) if isinstance(k, Loop)]
-            return f"loop {loops.index(kernel) + 1}" if kernel in loops else self.library(made)
+            name = f"loop {loops.index(kernel) + 1}" if kernel in loops else self.library(made)
+            return name + (", tiled" if any(t.holds(kernel) for t in self.tiles) else "")
         return "its readers" if made in self.fusion.virtual else None
 
     def library(self, product: Node) -> str:
@@ -91,6 +101,10 @@ class Compiled(Generated):
     def operator_count(self) -> int:
         """How many operators of the loop's plan a step computes."""
         return sum(self.place(n) is not None for n in self.became if n.inputs and not n.is_view)
+
+    def work(self) -> list[Work]:
+        """What each kernel does in a step."""
+        return self.fusion.work([n for t in self.tiles for n in t.local])
 
     def slot_of(self) -> Mapping[Node, int]:
         """In which slot of the arena a value lies."""
@@ -132,27 +146,110 @@ def compiled(loop: LoopPlan, threads: int = 1, blas: Choice = numpys) -> Compile
     if fusion.copied:
         return "the old value of a state is read after the new one is there"
     names = Plan({}, loop.names).renamed(became)
-    return _Steps(loop, fusion, names, threads, blas).module(once, became)
+    tiles = [t for rows in rows_of_steps(loop, fusion) for t in tiled(fusion, rows, threads)]
+    return _Steps(loop, fusion, tiles, names, threads, blas).module(once, became)
+
+
+def rows_of_steps(loop: LoopPlan, fusion: Fusion) -> list[RowSet]:
+    """The rows over which a step may run in tiles: those of a batch, or else those that most loops run over."""
+    if loop.index is not None:
+        return [loop.index.rows]
+    counts = Counter(k.rows for k in fusion.kernels if isinstance(k, Loop) and k.rows != UNIT)
+    return [rows for rows, _ in counts.most_common(1)]
 
 
 def changes(node: Node) -> bool:
     """Whether the value of a node may be another one in every step: that of values over the rows of a batch is."""
-    return isinstance(node, (Index, Counter, Count, State)) or bool(node.inputs and node.type.rows != UNIT)
+    return isinstance(node, (Index, ops.Counter, Count, State)) or bool(node.inputs and node.type.rows != UNIT)
 
 
 class _Steps(ModuleWriter):
     """Writes a module that trains."""
 
-    def __init__(self, loop: LoopPlan, fusion: Fusion, names: Mapping[Node, str], threads: int, blas: Choice) -> None:
-        super().__init__(fusion, names, Arena(fusion), {"steps", *HEAD, *TEAM})
-        self.loop, self.threads, self.blas = loop, threads, blas
+    def __init__(
+        self,
+        loop: LoopPlan,
+        fusion: Fusion,
+        tiles: Sequence[Tiles],
+        names: Mapping[Node, str],
+        threads: int,
+        blas: Choice,
+    ) -> None:
+        super().__init__(fusion, names, Arena(fusion, tiles=tiles), {"steps", *HEAD, *TEAM})
+        self.loop, self.threads, self.blas, self.tiles = loop, threads, blas, tiles
         self.rounded: dict[Node, str] = {}  # operands of products, and the arrays that hold them as bfloat16
         self.imports = [IMPORTS]
         self.parts: dict[Node, int] = {}
+        self.present: Tiles | None = None  # those of which kernels are written just now
+        self.views_of_tile: dict[str, str] = {}  # by the names of arrays of all rows
+        self.made_for: Tiles | None = None  # those to which the array is local that is made just now
 
     def varies(self, rows: RowSet) -> bool:
         index = self.loop.index
         return index is not None and (rows == index.rows or rows in self.loop.multiples)
+
+    # -- over tiles --------------------------------------------------------------------------------------------------
+
+    def kernels(self, scalars: dict[Node, str]) -> list[str]:
+        lines: list[str] = []
+        for i, kernel in enumerate(self.fusion.kernels):
+            tiles = next((t for t in self.tiles if t.holds(i)), None)
+            if tiles is None:
+                lines += self.kernel(kernel, scalars)
+            elif tiles.first == i:
+                lines += TileWriter(self, tiles, scalars).lines()
+        return lines
+
+    @contextmanager
+    def inside(self, tiles: Tiles | None) -> Iterator[list[str]]:
+        before = self.present, self.origin, self.views_of_tile
+        self.present, self.origin, self.views_of_tile = tiles, "start + tile" if tiles else "start", {}
+        lines: list[str] = []
+        yield lines
+        lines += [f"{view} = {name}[tile : tile + n_tile]" for name, view in self.views_of_tile.items()]
+        self.present, self.origin, self.views_of_tile = before
+
+    def array(self, node: Node) -> str:
+        with self.laying(node):
+            name = super().array(node)
+        return self.of_tile(name, node)
+
+    def view(self, node: Node) -> str:
+        if node not in self.views:
+            with self.laying(node), self.inside(None):  # what it looks into is the array of all rows
+                super().view(node)
+        return self.of_tile(self.views[node], node)
+
+    @contextmanager
+    def laying(self, node: Node) -> Iterator[None]:
+        """While the array of a node is made, or what looks into it, shapes are those of its rows that are there."""
+        before, self.made_for = self.made_for, self.arena.tiles_of(owner(node))
+        yield
+        self.made_for = before
+
+    def shape(self, type: Type) -> str:
+        tiles = self.made_for
+        return super().shape(tiles.part(type) if tiles and type.rows == tiles.rows else type)
+
+    def rows(self, rows: RowSet) -> str:
+        return str(rows.rows) if rows.name == TILE else super().rows(rows)
+
+    def of_tile(self, name: str, node: Node) -> str:
+        """The rows of the present tile, of an array or a view that has all."""
+        if self.present is None or node.type.rows != self.present.rows or self.is_local(node):
+            return name
+        if name not in self.views_of_tile:
+            self.views_of_tile[name] = self.fresh(f"{name}_tile")
+        return self.views_of_tile[name]
+
+    def is_local(self, node: Node) -> bool:
+        """Whether an array, or what a view looks into, has room for a tile only."""
+        return self.arena.tiles_of(owner(node)) is not None
+
+    def sliced(self, name: str, node: Node) -> str:
+        if self.present is None or node.type.rows != self.present.rows:
+            return super().sliced(name, node)
+        return f"{name}[:n_tile]" if self.is_local(node) else name
 
     # -- of several threads ------------------------------------------------------------------------------------------
 
@@ -178,18 +275,21 @@ class _Steps(ModuleWriter):
 
     def multiplied(self, node: Contraction, x: str, y: str, out: str) -> list[str]:
         matmul = self.function(node)
-        if self.threads == 1:
+        if self.threads == 1 or self.present is not None:
             return [f"{matmul}({x}, {y}, {out})"]
         if shares_rows(node):
             return shared(f"{out}.shape[0]", f"{matmul}({x}[first:last], {y}, {out}[first:last])")
         return shared(f"{out}.shape[1]", f"{matmul}({x}, {y}[:, first:last], {out}[:, first:last])")
 
-    def function(self, node: Contraction) -> str:
+    def added(self, node: Contraction, x: str, y: str, total: str) -> list[str]:
+        return [f"{self.function(node, 'add_product')}({x}, {y}, {total})"]
+
+    def function(self, node: Contraction, name: str = "matmul") -> str:
         """The function that computes a product."""
-        name = "matmul_bf16" if in_bf16(node) else "matmul_mkl" if self.blas(node) == "mkl" else "matmul"
-        if name != "matmul" and MKL not in self.imports:
+        ending = "_bf16" if in_bf16(node) else "_mkl" if self.blas(node) == "mkl" else ""
+        if ending and MKL not in self.imports:
             self.imports.append(MKL)
-        return name
+        return name + ending
 
     def operand_of(self, product: Contraction, node: Node, lines: list[str]) -> str:
         """The array of an operand; as bfloat16, the first product that reads it rounds it."""
@@ -247,7 +347,8 @@ class _Steps(ModuleWriter):
         source = "\n".join(line.rstrip() for line in text)
         team = Team(self.threads, len(self.parts), frozenset(self.arena.of_thread))
         sizes, leaves, counted = tuple(self.arena.sizes), self.leaves, self.row_counts
-        return Compiled(source, sizes, leaves, counted, once, self.fusion, self.arena, became, team, self.blas)
+        plans = self.fusion, self.tiles, self.arena, became
+        return Compiled(source, sizes, leaves, counted, once, *plans, team, self.blas)
 
     def body(self) -> list[str]:
         """The loop over batches."""
@@ -276,8 +377,3 @@ class _Steps(ModuleWriter):
 def shared(size: str, call: str) -> list[str]:
     """A call for each thread's share of rows or columns."""
     return [SHARES, *indented([f"first, last = share({size}, p, shares, {STEP})", call]), "meet(gate, threads)"]
-
-
-def in_bf16(product: Contraction) -> bool:
-    """Whether the operands of a matrix product are rounded to bfloat16."""
-    return isinstance(product, Contract) and product.bf16

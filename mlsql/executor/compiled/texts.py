@@ -75,9 +75,10 @@ def reads_twice(reader: Node, node: Node) -> bool:
     return sum(names.count(f) for f in fields) != 1
 
 
-def combined(node: Reduce, total: str, text: str) -> str:
+def combined(node: Node, total: str, text: str) -> str:
     """The text of a fold's next value. Sums may be taken in any order, so that they run in vector registers."""
-    return f"{'plus' if node.ufunc == 'add' else node.ufunc}({total}, {text})"
+    fold = node.ufunc if isinstance(node, Reduce) else "add"  # a product of matrices is a sum over rows, too
+    return f"{'plus' if fold == 'add' else fold}({total}, {text})"
 
 
 def index(at: At, type: Type) -> str:

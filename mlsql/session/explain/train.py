@@ -158,7 +158,10 @@ def fused(made: Compilation) -> list[str]:
         return [made.reason] if made.reason else []
     loops, products = made.module.kernel_counts()
     operators = times(made.module.operator_count(), "operator")
-    return [made.reason, f"{operators} in {times(loops, 'loop')} and {times(products, 'matrix product')}"]
+    told = f"{operators} in {times(loops, 'loop')} and {times(products, 'matrix product')}"
+    for tiles in made.module.tiles:
+        told += f"; {tiles.last + 1 - tiles.first} of these run together over tiles of {times(tiles.size, 'row')}"
+    return [made.reason, told]
 
 
 def beside_steps(settings: Settings) -> list[str]:
@@ -267,8 +270,10 @@ def memory_rows(session: Session, loop: LoopPlan, module: Compiled | None) -> Ro
     """The arena: which value lies in which slot."""
     program = module or loop.generated()[0]
     by_slot: dict[int, list[str]] = {}
+    local = {n for t in module.tiles for n in t.local} if module else set()
     for node, slot in program.slot_of().items():
-        by_slot.setdefault(slot, []).append(loop.names.get(node, node.operator_name()))
+        name = loop.names.get(node, node.operator_name())
+        by_slot.setdefault(slot, []).append(f"{name} of a tile" if node in local else name)
     return table_rows(
         session,
         {
