@@ -14,6 +14,7 @@ from ...planner.ops import Concat, Put, Reduce, ScatterAdd, Segment, Sum
 from ...types import FLOAT, UNIT, RowSet, Type
 from .fusion import Loop, is_single
 from .loops import LoopWriter
+from .meetings import MEET
 from .reader import SharingModule
 from .tasks import key_of
 from .texts import Nest, combined, indented, index
@@ -41,12 +42,12 @@ class SharedLoopWriter(LoopWriter):
         nests = [self.inner_loop(tasks) for tasks in self.inner]
         lines = self.over_rows(nests) if self.row else self.over_entry(nests)
         if self.numbers or self.partials or self.kept or self.writes_arrays():
-            lines.append("meet(gate, threads)")
+            lines.append(MEET)
         for node, name in self.numbers:
             lines += self.put_together(node, name)
         one = [*(line for n, name in self.partials for line in self.added(n, name)), *self.kept]
         if one:
-            one = ["if thread == 0:", *indented(one), "meet(gate, threads)"]
+            one = ["if thread == 0:", *indented(one), MEET]
         return [*self.comments(), *lines, *self.after, *one]
 
     def writes_arrays(self) -> bool:

@@ -24,6 +24,7 @@ from .arena import Arena
 from .fusion import Fusion, Loop, fixed_nodes, in_bf16
 from .loops import LoopWriter
 from .lower import lowered, unsupported
+from .meetings import MEET, Meetings
 from .module import IMPORTS, OPTIONS, Generated, ModuleWriter, wrapped
 from .shared import SHARES, STEP, SharedLoopWriter, of_shares, shares_rows
 from .texts import indented
@@ -191,14 +192,16 @@ class _Steps(ModuleWriter):
     # -- over tiles --------------------------------------------------------------------------------------------------
 
     def kernels(self, scalars: dict[Node, str]) -> list[str]:
+        meetings, kernels = Meetings(self.fusion, self.arena), self.fusion.kernels
         lines: list[str] = []
-        for i, kernel in enumerate(self.fusion.kernels):
+        for i, kernel in enumerate(kernels):
             tiles = next((t for t in self.tiles if t.holds(i)), None)
-            if tiles is None:
-                lines += self.kernel(kernel, scalars)
-            elif tiles.first == i:
-                lines += TileWriter(self, tiles, scalars).lines()
-        return lines
+            if tiles is not None and tiles.first != i:
+                continue
+            text = TileWriter(self, tiles, scalars).lines() if tiles else self.kernel(kernel, scalars)
+            together = kernels[i : tiles.last + 1] if tiles else [kernel]
+            lines += meetings.guarded(together, text) if self.threads > 1 else text
+        return [*lines, *(meetings.end() if self.threads > 1 else [])]
 
     @contextmanager
     def inside(self, tiles: Tiles | None) -> Iterator[list[str]]:
@@ -376,4 +379,4 @@ class _Steps(ModuleWriter):
 
 def shared(size: str, call: str) -> list[str]:
     """A call for each thread's share of rows or columns."""
-    return [SHARES, *indented([f"first, last = share({size}, p, shares, {STEP})", call]), "meet(gate, threads)"]
+    return [SHARES, *indented([f"first, last = share({size}, p, shares, {STEP})", call]), MEET]

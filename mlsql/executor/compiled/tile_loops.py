@@ -13,6 +13,7 @@ from ...planner.ops import Contraction, Reduce
 from ...types import UNIT
 from .fusion import Loop, Product
 from .loops import LoopWriter
+from .meetings import MEET
 from .reader import TilingModule
 from .shared import MINE, SHARES, STEP, WORTH_SHARING, SharedLoopWriter
 from .tasks import key_of
@@ -86,7 +87,7 @@ class TileWriter:
         """The loop over tiles as each thread runs it for its shares."""
         keep = [line for w in self.loops for line in w.keep()]
         share = f"first, last = share({rows}, p, shares, 1)"
-        return [SHARES, *indented([share, *loop, *keep]), "meet(gate, threads)"]
+        return [SHARES, *indented([share, *loop, *keep]), MEET]
 
     def ends(self) -> list[str]:
         """Lines that put together what the shares have summed."""
@@ -103,4 +104,4 @@ class TileWriter:
                 lines += self.outside.shares(rows, True, STEP, self.outside.added(node, name, MINE))
         if small:
             lines += ["if thread == 0:", *indented(small)]
-        return [*lines, *(["meet(gate, threads)"] if partials else [])]
+        return [*lines, *([MEET] if partials else [])]
