@@ -340,6 +340,26 @@ def test_training_gives_the_same_compiled_and_interpreted(net: mlsql.Connection)
     assert found["never"][6:8] == pytest.approx(found["always"][6:8], rel=1e-5)
 
 
+def test_a_step_over_all_rows_that_fits_into_memory_in_tiles_only_is_compiled_at_once() -> None:
+    con = mlsql.connect()
+    con.execute("CREATE TABLE wide AS SELECT [i % 5, i % 7]::FLOAT[2] AS x, i % 3 AS label FROM range(100000) r(i)")
+    con.execute(
+        "CREATE MODEL wide_net INPUT (x FLOAT[2]) TARGET (label INTEGER) AS SELECT TANH(LINEAR(x, 64)) AS h, "
+        "LINEAR(h, 3) AS logits MINIMIZE AVG(CROSS_ENTROPY(logits, label))"
+    )
+    run = "TRAIN wide_net ON wide FROM SCRATCH WITH GD (epochs = 2, learning_rate = 0.1, seed = 1)"
+    lines = [line for (line,) in con.execute(f"EXPLAIN {run} MEMORY '8MB'").fetchall()]
+    assert any("interpreted they do not fit into MEMORY" in line for line in lines)
+    assert any("of these run together over tiles of" in line for line in lines)
+    con.execute("SET mlsql_compile = 'never'")
+    with pytest.raises(mlsql.OperationalError, match="does not fit into 8 MB"):
+        con.execute(f"{run} MEMORY '8MB'")
+    expected = con.execute(run).fetchone()
+    con.execute("SET mlsql_compile = 'auto'")
+    found = con.execute(f"{run} MEMORY '8MB'").fetchone()
+    assert found[3:6] == expected[3:6] and found[6] == pytest.approx(expected[6], rel=1e-5)
+
+
 def test_explain_tells_how_steps_run(net: mlsql.Connection) -> None:
     net.execute("SET mlsql_compile = 'always'")
     lines = [line for (line,) in net.execute(f"EXPLAIN {TRAIN}").fetchall()]

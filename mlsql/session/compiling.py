@@ -31,41 +31,54 @@ class Compilation:
     seconds: float | None = None  # of all steps, if they are compiled
 
 
+def may_compile(session: Session, settings: Settings) -> bool:
+    """Whether a run can be compiled at all: not where the user forbids it, nor if a solver drives its steps itself."""
+    return session.compile != "never" and settings.solver.needs is None
+
+
 def compilation(session: Session, planned: Planned, settings: Settings) -> Compilation:
     """Compile if what a run saves by it is estimated to be longer than compiling takes.
 
     A deterministic run does not ask whether the module is there already: what is decided must not depend on that.
     """
-    if session.compile == "never" or settings.solver.needs is not None:  # which drives its steps itself
+    if not may_compile(session, settings):
         return Compilation(None, False, "")
     steps, machine = planned.runs[Frequency.STEP], planned.machine
     loop = planned.loop
-    outputs = [loop.loss, loop.rate, *loop.updates.values()]
-    interpreted = step_seconds(outputs, machine) * steps
-    forced, wait = session.compile == "always", session.compile == "always" or bool(settings.options["deterministic"])
+    interpreted = step_seconds([loop.loss, loop.rate, *loop.updates.values()], machine) * steps
+    forced = session.compile == "always" or settings.in_tiles
+    wait = forced or bool(settings.options["deterministic"])
     if interpreted < WORTH_A_LOOK and not forced:
         return Compilation(None, False, "")
-    from ..executor.compiled.source import compiled
-    from .blas import chooser
-
-    library = chooser(session.blas, machine, bool(settings.options["deterministic"]))
-    module = compiled(loop, blas=library)
+    module = module_of(session, planned, settings)
     if isinstance(module, str):
         return Compilation(None, False, f"interpreted: {module}")
     fast = sum(price(w, machine) for w in module.work()) * steps
-    threads = 1 if settings.options["deterministic"] or fast < WORTH_SHARING * steps else cores()
-    if threads > 1:
-        shared = compiled(loop, threads, library)
-        assert not isinstance(shared, str)
-        module = shared
     pause = module.compile_seconds(machine.compile_line)
     told = f"all steps take about {duration(interpreted)} interpreted, {duration(fast)} compiled"
     told += f" and {duration(pause)} to compile"
+    if settings.in_tiles:
+        told += "; interpreted they do not fit into MEMORY"
     if forced or interpreted - fast > pause:
         return Compilation(module, wait, f"compiled: {told}", fast)
     if not wait and interpreted - fast > loading(module):
         return Compilation(module, wait, f"compiled: {told}, which was done before", fast)
     return Compilation(None, False, f"interpreted: {told}")
+
+
+def module_of(session: Session, planned: Planned, settings: Settings) -> Compiled | str:
+    """The module of a run, for as many threads as its steps are worth, or why it has none."""
+    from ..executor.compiled.source import compiled
+    from .blas import chooser
+
+    is_deterministic, machine = bool(settings.options["deterministic"]), planned.machine
+    library = chooser(session.blas, machine, is_deterministic)
+    module = compiled(planned.loop, blas=library)
+    if isinstance(module, str) or is_deterministic:
+        return module
+    if sum(price(w, machine) for w in module.work()) < WORTH_SHARING:
+        return module
+    return compiled(planned.loop, cores(), library)
 
 
 def loading(module: Compiled) -> float:

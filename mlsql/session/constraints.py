@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..autodiff.options import DEFAULT_SOLVER
 from ..errors import OperationalError
-from ..executor.dataset import Dataset
 from ..executor.footprint import peak, resident
 from ..executor.run import arena_bytes
 from ..executor.train import LoopPlan, Outcome
@@ -15,10 +15,12 @@ from ..optimizer.solver import DOUBLE_BYTES
 from ..parser.statements import Train
 from ..types import concrete
 from .choosing import is_free
+from .compiling import may_compile, module_of
 from .core import Session
-from .training_plan import Settings
+from .training_plan import Planned, Settings
 
 if TYPE_CHECKING:
+    from ..executor.compiled.source import Compiled
     from ..executor.solve import Problem
 
 DUCKDB_LEAST = 64 << 20  # bytes that DuckDB needs to read a wide table at all, beside MEMORY if this is less
@@ -42,9 +44,9 @@ def duckdb_share(room: int) -> int:
     return max(room // PARTS, DUCKDB_LEAST)
 
 
-def resident_bytes(loop: LoopPlan) -> int:
-    """The bytes of the states and of what a step computes."""
-    program, _ = loop.generated()
+def resident_bytes(loop: LoopPlan, module: Compiled | None = None) -> int:
+    """The bytes of the states and of what a step computes, interpreted or by a compiled module."""
+    program = module or loop.generated()[0]
     return int(program.arena_bytes + sum(s.nbytes for s in loop.updates))
 
 
@@ -57,18 +59,32 @@ def once_bytes(loop: LoopPlan) -> float:
     return (sum(n.nbytes for n in by_row) + arena_bytes(by_row)) / (loop.table.rows or 1)
 
 
-def check_run(
-    settings: Settings, loop: LoopPlan, dataset: Dataset, problem: Problem | None, hint: str | None = None
-) -> int | None:
-    """The estimated bytes of a run; None where nobody asked. Raises OperationalError if they do not fit into MEMORY."""
+def fitted(
+    session: Session, settings: Settings, planned: Planned, columns: int, problem: Problem | None = None
+) -> tuple[Settings, int | None]:
+    """The settings of a run over so many bytes of columns, and its estimated bytes where MEMORY is given.
+
+    Interpreted steps keep what they compute of all their rows. Where that does not fit into MEMORY, and a compiled step
+    that runs in tiles does, steps are compiled from the first one on.
+    """
     if settings.memory is None:
-        return None
-    estimate = run_bytes(loop, dataset.bytes, problem)
+        return settings, None
+    estimate = run_bytes(planned.loop, columns, problem)
+    if estimate <= settings.memory or not may_compile(session, settings):
+        return settings, estimate
+    module = module_of(session, planned, settings)
+    tiled = estimate if isinstance(module, str) else run_bytes(planned.loop, columns, module=module)
+    return (replace(settings, in_tiles=True), tiled) if tiled <= settings.memory else (settings, estimate)
+
+
+def check_run(settings: Settings, estimate: int | None, hint: str | None = None) -> None:
+    """Raise OperationalError if a run does not fit into MEMORY."""
+    if settings.memory is None or estimate is None:
+        return
     check(settings, estimate, "it takes", hint)
-    return estimate
 
 
-def run_bytes(loop: LoopPlan, columns: int, problem: Problem | None = None) -> int:
+def run_bytes(loop: LoopPlan, columns: int, problem: Problem | None = None, module: Compiled | None = None) -> int:
     """The estimated bytes of a run over so many bytes of columns."""
     _, fixed = loop.generated()
     once = sum(n.nbytes for n in fixed.values())
@@ -76,14 +92,14 @@ def run_bytes(loop: LoopPlan, columns: int, problem: Problem | None = None) -> i
     if problem is not None and problem.product is not None:
         [weights] = concrete(problem.weights.shape)
         matrices = MATRICES * weights**2 * DOUBLE_BYTES
-    return int(columns + once + resident_bytes(loop) + matrices)
+    return int(columns + once + resident_bytes(loop, module) + matrices)
 
 
-def overflows(statement: Train, settings: Settings, loop: LoopPlan, columns: int) -> bool:
-    """Whether a run over so many bytes of columns does not fit into MEMORY, but would if its rows were streamed."""
-    if settings.memory is None or why_not_streamed(statement, settings) is not None:
+def overflows(statement: Train, settings: Settings, estimate: int | None) -> bool:
+    """Whether a run does not fit into MEMORY, but would if its rows were streamed."""
+    if settings.memory is None or estimate is None or why_not_streamed(statement, settings) is not None:
         return False
-    return run_bytes(loop, columns) > settings.memory
+    return estimate > settings.memory
 
 
 def check(settings: Settings, estimate: int, what: str, hint: str | None = None) -> None:

@@ -29,7 +29,7 @@ from ..record import record
 from ..types import RowSet
 from .choosing import decided
 from .compiling import compilation
-from .constraints import Watch, check_run, overflows, why_not_streamed
+from .constraints import Watch, check_run, fitted, overflows, why_not_streamed
 from .core import Session, runs
 from .machine import plan_for
 from .models import sizes_told
@@ -166,9 +166,10 @@ def prepare(session: Session, statement: Train, without: Collection[str] = (), *
     )  # fmt: skip
     planned = plan(without=without)
     problem = problem_of(planned, settings)
-    if statement.on is not None and overflows(statement, settings, planned.loop, dataset.bytes):
+    settings, estimate = fitted(session, settings, planned, dataset.bytes, problem)
+    if statement.on is not None and overflows(statement, settings, estimate):
         return prepare(session, statement, without, streamed=True)
-    estimate = check_run(settings, planned.loop, dataset, problem, why_not_streamed(statement, settings))
+    check_run(settings, estimate, why_not_streamed(statement, settings))
     first = first_values(model, {**fillings, **known_before(model, warm, before)}, settings.seed)
     if groups is not None:
         first = first_by_group(first, model, groups, warm, before)
@@ -224,7 +225,8 @@ def prepare_relations(
     plan = functools.partial(plan_for, session, model, settings, dataset.rows, count, subset=kept is not None)
     planned = plan(without=without)
     problem = problem_of(planned, settings)
-    estimate = check_run(settings, planned.loop, dataset, problem, "a model over one relation can stream its rows")
+    settings, estimate = fitted(session, settings, planned, dataset.bytes, problem)
+    check_run(settings, estimate, "a model over one relation can stream its rows")
     validate = relational_validator(session, statement, definition, model, rows, held, planned.loop)
     first = first_values(model, {**rows.fillings, **known_before(model, warm, None)}, settings.seed)
     return Prepared(

@@ -52,6 +52,7 @@ class Settings:
     memory_place: Place | None = None
     considered: tuple[Alternative, ...] = ()  # solvers that were not chosen
     note: str | None = None  # which solver was chosen, and why
+    in_tiles: bool = False  # whether steps must be compiled from the first one on, so that the run fits into MEMORY
 
     @property
     def full_batch(self) -> bool:

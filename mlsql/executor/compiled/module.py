@@ -63,6 +63,7 @@ class Generated:
 
     @property
     def arena_bytes(self) -> int:
+        """The bytes of all slots."""
         return sum(self.sizes)
 
     def compile_seconds(self, line: float) -> float:

@@ -111,6 +111,12 @@ class Compiled(Generated):
         """In which slot of the arena a value lies."""
         return self.arena.slot
 
+    @property
+    def arena_bytes(self) -> int:
+        """The bytes of all slots, those that each thread has for itself as often as there are threads."""
+        own = sum(self.sizes[i] for i in self.team.own_slots)
+        return super().arena_bytes + (self.team.shares - 1) * own
+
     def allocate(self, empty: Callable[..., Any]) -> list[list[Any]]:
         """A fresh arena for each thread; they have all slots in common but their own."""
         first = [empty(max(1, size), "uint8") for size in self.sizes]

@@ -23,7 +23,7 @@ from ...record import record
 from ...types import UNIT
 from ..choosing import decided
 from ..compiling import Compilation
-from ..constraints import overflows
+from ..constraints import fitted, overflows
 from ..core import Session
 from ..machine import plan_for, run_seconds
 from ..models import sizes_told
@@ -99,10 +99,12 @@ def planning(session: Session, statement: Train, *, streamed: bool = False) -> P
             group_sizes=sizes_of_groups, without=without,
         )  # fmt: skip
 
-    checked = statement.on is not None and settings.memory is not None
-    if checked and overflows(statement, settings, plan(()).loop, rows_there * row_bytes(model)):
+    if statement.on is None or settings.memory is None:
+        return Planning(model, settings, plan)
+    fitting, estimate = fitted(session, settings, plan(()), rows_there * row_bytes(model))
+    if overflows(statement, fitting, estimate):
         return planning(session, statement, streamed=True)
-    return Planning(model, settings, plan)
+    return Planning(model, fitting, plan)
 
 
 def planning_relations(session: Session, statement: Train, definition: CreateModel, settings: Settings) -> Planning:
