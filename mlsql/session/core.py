@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -67,7 +66,7 @@ class Session:
         self.progress = progress
         self.null_prediction = False
         self.optimizer = True  # whether plans and queries are rewritten
-        self.compile = os.environ.get("MLSQL_COMPILE", "auto")  # whether plans are compiled: auto, always, never
+        self.compile = "auto"  # whether plans are compiled: auto, always, never
         self.blas = "auto"  # the library of compiled matrix products: auto, openblas, mkl
         self.scorings: dict[Any, Any] = {}  # plans made for single queries, by what they were made of
         self.machine_choice: str | None = None  # SET mlsql_machine; None: what the environment says
