@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..executor.device import cores
 from ..figures import duration
-from ..optimizer.cost import price, step_seconds
+from ..optimizer.cost import Machine, price, step_seconds
 from ..optimizer.frequency import Frequency
 from ..record import record
 from .core import Session
@@ -53,7 +53,7 @@ def compilation(session: Session, planned: Planned, settings: Settings) -> Compi
     module = module_of(session, planned, settings)
     if isinstance(module, str):
         return Compilation(None, False, f"interpreted: {module}")
-    fast = sum(price(w, machine) for w in module.work()) * steps
+    fast = compiled_seconds(module, machine) * steps
     pause = module.compile_seconds(machine.compile_line)
     told = f"all steps take about {duration(interpreted)} interpreted, {duration(fast)} compiled"
     told += f" and {duration(pause)} to compile"
@@ -76,9 +76,15 @@ def module_of(session: Session, planned: Planned, settings: Settings) -> Compile
     module = compiled(planned.loop, blas=library)
     if isinstance(module, str) or is_deterministic:
         return module
-    if sum(price(w, machine) for w in module.work()) < WORTH_SHARING:
+    if compiled_seconds(module, machine) < WORTH_SHARING:
         return module
     return compiled(planned.loop, cores(), library)
+
+
+def compiled_seconds(module: Compiled, machine: Machine) -> float:
+    """The estimated time of a step. Threads share loops; the rate of matrix products is that of all cores already."""
+    threads = module.team.shares
+    return sum(price(w, machine) / (1 if w.products else threads) for w in module.work())
 
 
 def loading(module: Compiled) -> float:
