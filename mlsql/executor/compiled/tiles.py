@@ -174,5 +174,5 @@ class Group:
 
     def pays(self, size: int, share: int, shares: int) -> bool:
         """Whether what stays in the cache, and threads that do not meet, save more than a sum for each thread costs."""
-        many = 2 * size <= share or (shares > 1 and len(self.kernels) > 1)
-        return many and shares * self.sums() <= sum(n.nbytes for n in self.local)
+        gains = len(self.kernels) > 1 and (2 * size <= share or shares > 1)
+        return gains and shares * self.sums() <= sum(n.nbytes for n in self.local)
