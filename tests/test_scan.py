@@ -14,7 +14,8 @@ import mlsql
 from mlsql.errors import DataError, Place
 from mlsql.executor import dataset
 from mlsql.executor.dataset import load, match
-from mlsql.executor.matrix import as_matrix, compiled_place, numpy_place, side_by_side, without_joins
+from mlsql.executor.matrix import as_matrix, numpy_place, side_by_side, without_joins
+from mlsql.executor.transposing import place_columns
 from mlsql.parser import parse
 from mlsql.parser.statements import CreateModel, Query
 from mlsql.planner.binder import bind_model
@@ -171,7 +172,7 @@ def test_training_gives_the_same_bits_for_columns_and_for_an_array(solver):
 @given(st.integers(2, 9), st.integers(1, 40), st.integers(0, 3), st.sampled_from(["f4", "f8", "i4", "i8", "?"]))
 def test_both_ways_of_placing_are_numpys_stack(count, rows, before, dtype):
     columns = [(np.arange(rows) * (k + 3) % 11 % 2 + k).astype(dtype) for k in range(count)]
-    for place in (numpy_place, compiled_place):
+    for place in (numpy_place, place_columns):
         whole = np.zeros((before + rows + 1, count), dtype)
         place(columns, whole[before : before + rows])
         np.testing.assert_array_equal(whole[before : before + rows], np.stack(columns, 1))

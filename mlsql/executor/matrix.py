@@ -18,7 +18,7 @@ from .device import Array, loaded, place_parts
 
 Place = Callable[[Sequence[Array], Array], None]
 
-WORTH_LOADING = 2 << 30  # bytes of columns for which the compiled loop saves the time that loading Numba takes
+WORTH_LOADING = 128 << 20  # bytes of columns for which machine code saves the time that loading LLVM takes
 
 
 def side_by_side(outputs: Iterable[Node]) -> list[tuple[Column, ...]]:
@@ -84,22 +84,16 @@ def as_matrix(columns: Sequence[Array]) -> Array | None:
 def placing(nbytes: int) -> Place:
     """What copies columns into the rows of a matrix, where there are about so many bytes of them.
 
-    The compiled loop takes a third of NumPy's time, but loading it takes longer than that saves unless there is much
-    to copy, or something else has loaded Numba already.
+    Machine code takes a third of NumPy's time, but loading LLVM takes longer than that saves unless there is much to
+    copy, or something else has loaded it already.
     """
-    return compiled_place if nbytes >= WORTH_LOADING or "numba" in sys.modules else numpy_place
+    is_worth_it = nbytes >= WORTH_LOADING or "llvmlite.binding" in sys.modules
+    return loaded("transposing", "place_columns") if is_worth_it else numpy_place
 
 
 def numpy_place(columns: Sequence[Array], window: Array) -> None:
     """Copy columns of numbers into the rows of a matrix, by NumPy."""
     place_parts(columns, [window[:, k] for k in range(len(columns))])
-
-
-def compiled_place(columns: Sequence[Array], window: Array) -> None:
-    """Copy columns of numbers into the rows of a row-major matrix, by a compiled loop."""
-    bits = np.dtype(f"u{window.itemsize}")
-    dense = [np.ascontiguousarray(c) for c in columns]
-    loaded("transposing", "place_columns")(np.array([address(c) for c in dense], np.uintp), window.view(bits))
 
 
 def address(array: Array) -> int:

@@ -1,51 +1,112 @@
-"""A compiled loop that lays columns side by side. Importing this loads Numba."""
+"""Columns laid side by side by machine code: squares of numbers are transposed in registers.
+
+LLVM makes the code when it is first called, without Numba, which takes several times longer to load.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
+import llvmlite.binding as llvm
 import numpy as np
-from numba import types
-from numba.extending import intrinsic
+from llvmlite import ir
 
 from .device import Array
-from .kernels import compiled
+from .matrix import address, numpy_place
 
-TILE = 16  # rows at a time: a cache line of each column of four bytes
-
-
-def pointer(typing_context: Any, address: Any, like: Any) -> Any:
-    """A pointer to numbers of an array's type at an address, for compiled code."""
-    kind: Any = types.CPointer(like.dtype)  # type: ignore[no-untyped-call]
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], context.get_value_type(kind))
-
-    return kind(address, like), generate
+SIDE = 4  # of a square of numbers, a line of which fills a register that every processor has
+TILE = 64  # rows
+WORD = ir.IntType(64)
+SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
 
 
-at: Any = intrinsic(pointer)
+def place_columns(columns: Sequence[Array], window: Array) -> None:
+    """Copy columns of numbers into the rows of a dense row-major matrix of their type."""
+    if min(window.shape) < SIDE:
+        return numpy_place(columns, window)
+    dense = [np.ascontiguousarray(c) for c in columns]
+    starts = np.array([address(c) for c in dense], np.uintp)
+    place = SIGNATURE(engine(window.itemsize).get_function_address("place"))
+    place(address(starts), *window.shape[::-1], address(window))
 
 
-@compiled()
-def place_columns(addresses: Array, window: Array) -> None:
-    """Copy the columns that start at some addresses into the columns of a row-major matrix.
+@cache
+def engine(itemsize: int) -> Any:
+    """What holds the machine code for numbers of so many bytes."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    module = llvm.parse_assembly(str(program(ir.IntType(8 * itemsize))))
+    made = llvm.create_mcjit_compiler(module, llvm.Target.from_default_triple().create_target_machine())
+    made.finalize_object()
+    return made
 
-    The columns have the matrix's element type and its number of rows. Four of them are copied at a time, so that
-    each row gets a run of numbers, and a few rows at a time, so that a cache line is full before it leaves the cache.
+
+def program(number: ir.IntType) -> ir.Module:
+    """``place(columns, count, rows, window)``: some rows of a few columns at a time.
+
+    Each line of the cache that has been read is used up at once: many columns that lie a power of two apart would drive
+    each other out of the cache. Of the rows, all columns are placed before their lines leave it.
     """
-    rows, count = window.shape
-    fours = count - count % 4
-    for start in range(0, rows, TILE):
-        stop = min(start + TILE, rows)
-        for k in range(0, fours, 4):
-            a, b = at(addresses[k], window), at(addresses[k + 1], window)
-            c, d = at(addresses[k + 2], window), at(addresses[k + 3], window)
-            for i in range(np.uintp(start), np.uintp(stop)):  # unsigned, else each index is checked for its sign
-                row = window[i]
-                row[np.uintp(k)], row[np.uintp(k + 1)] = a[i], b[i]
-                row[np.uintp(k + 2)], row[np.uintp(k + 3)] = c[i], d[i]
-        for k in range(fours, count):
-            a = at(addresses[k], window)
-            for i in range(np.uintp(start), np.uintp(stop)):
-                window[i, np.uintp(k)] = a[i]
+    module = ir.Module("transposing")
+    pointer = number.as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), (pointer.as_pointer(), WORD, WORD, pointer))
+    function = ir.Function(module, kind, "place")
+    columns, count, rows, window = function.args
+    builder = ir.IRBuilder(function.append_basic_block())
+    line = ir.VectorType(number, SIDE).as_pointer()
+    bytes_ = number.width // 8
+    with steps(builder, WORD(0), rows, TILE) as first:
+        behind = least(builder, builder.add(first, WORD(TILE)), rows)
+        with steps(builder, WORD(0), count, SIDE) as at:
+            column = least(builder, at, builder.sub(count, WORD(SIDE)))
+            starts = [builder.load(builder.gep(columns, [builder.add(column, WORD(k))])) for k in range(SIDE)]
+            with steps(builder, first, behind, SIDE) as at:
+                row = least(builder, at, builder.sub(behind, WORD(SIDE)))
+                lines = [builder.load(builder.bitcast(builder.gep(s, [row]), line), align=bytes_) for s in starts]
+                for i, values in enumerate(transposed(builder, lines)):
+                    offset = builder.add(builder.mul(builder.add(row, WORD(i)), count), column)
+                    builder.store(values, builder.bitcast(builder.gep(window, [offset]), line), align=bytes_)
+    builder.ret_void()
+    return module
+
+
+@contextlib.contextmanager
+def steps(builder: ir.IRBuilder, start: Any, stop: Any, step: int) -> Iterator[Any]:
+    """The code inside runs for ``start`` and every step-th number behind it that is below ``stop``."""
+    before, inside, behind = builder.block, builder.append_basic_block(), builder.append_basic_block()
+    builder.branch(inside)
+    builder.position_at_end(inside)
+    at = builder.phi(WORD)
+    yield at
+    following = builder.add(at, WORD(step))
+    at.add_incoming(start, before)
+    at.add_incoming(following, builder.block)
+    builder.cbranch(builder.icmp_unsigned("<", following, stop), inside, behind)
+    builder.position_at_end(behind)
+
+
+def least(builder: ir.IRBuilder, x: Any, y: Any) -> Any:
+    """The smaller one of two numbers."""
+    return builder.select(builder.icmp_unsigned("<", x, y), x, y)
+
+
+def transposed(builder: ir.IRBuilder, lines: Sequence[Any]) -> list[Any]:
+    """A square, line by line: blocks off the diagonal change places, of one number, of two by two, and so on."""
+    found, half = list(lines), 1
+    while half < SIDE:
+        is_right = [bool(i & half) for i in range(SIDE)]
+        upper = [SIDE + i - half if right else i for i, right in enumerate(is_right)]
+        lower = [SIDE + i if right else i + half for i, right in enumerate(is_right)]
+        for i in range(SIDE):
+            if not is_right[i]:
+                pair = found[i], found[i + half]
+                found[i], found[i + half] = (
+                    builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(ir.IntType(32), SIDE), mask))
+                    for mask in (upper, lower)
+                )
+        half *= 2
+    return found
