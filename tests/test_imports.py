@@ -48,7 +48,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "numpy": ("executor/",),
     "scipy": ("executor/",),
     "numba": ("executor/",),
-    "llvmlite": ("executor/compiled/",),
+    "llvmlite": ("executor/compiled/", "executor/transposing.py"),
     "cupy": ("executor/",),
     "pyarrow": ("executor/", "session/", "dbapi.py"),
     "pandas": ("executor/",),

@@ -15,23 +15,34 @@ import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 
-from .device import Array
+from .device import LINE_BYTES, Array
 from .matrix import address, numpy_place
 
-SIDE = 4  # of a square of numbers, a line of which fills a register that every processor has
-TILE = 64  # rows
-WORD = ir.IntType(64)
+WORD, INT, BYTES = ir.IntType(64), ir.IntType(32), ir.IntType(8).as_pointer()
 SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
+
+SIDE = 4  # of a square of numbers: four FLOATs fill a register that every processor has
+EXCHANGES = [  # which lines of a square exchange numbers, and what each becomes: numbers 0 to 3 are the first line's
+    (pairs, [ir.Constant(ir.VectorType(INT, SIDE), mask) for mask in masks])
+    for pairs, masks in (
+        (((0, 1), (2, 3)), ((0, 4, 2, 6), (1, 5, 3, 7))),
+        (((0, 2), (1, 3)), ((0, 1, 4, 5), (2, 3, 6, 7))),
+    )
+]
+AHEAD = 8  # lines of the cache of a column, fetched before they are needed
+TO_READ_IN_SECOND_LEVEL = (INT(0), INT(2), INT(1))  # what is fetched: not to be written, into which cache, data
 
 
 def place_columns(columns: Sequence[Array], window: Array) -> None:
     """Copy columns of numbers into the rows of a dense row-major matrix of their type."""
     if min(window.shape) < SIDE:
-        return numpy_place(columns, window)
+        numpy_place(columns, window)
+        return
     dense = [np.ascontiguousarray(c) for c in columns]
     starts = np.array([address(c) for c in dense], np.uintp)
-    place = SIGNATURE(engine(window.itemsize).get_function_address("place"))
-    place(address(starts), *window.shape[::-1], address(window))
+    code = engine(window.itemsize)
+    place = SIGNATURE(code.get_function_address("place"))
+    place(address(starts), len(dense), len(window), address(window))
 
 
 @cache
@@ -46,30 +57,32 @@ def engine(itemsize: int) -> Any:
 
 
 def program(number: ir.IntType) -> ir.Module:
-    """``place(columns, count, rows, window)``: some rows of a few columns at a time.
+    """``place(columns, count, rows, window)``: of each column a line of the cache at a time.
 
-    Each line of the cache that has been read is used up at once: many columns that lie a power of two apart would drive
-    each other out of the cache. Of the rows, all columns are placed before their lines leave it.
+    A line that is read is used up at once, since columns that lie a power of two apart drive each other out of the
+    cache. The processor alone fetches too little ahead from so many places.
     """
     module = ir.Module("transposing")
-    pointer = number.as_pointer()
-    kind = ir.FunctionType(ir.VoidType(), (pointer.as_pointer(), WORD, WORD, pointer))
-    function = ir.Function(module, kind, "place")
+    pointer, nothing, bytes_ = number.as_pointer(), ir.VoidType(), number.width // 8
+    function = ir.Function(module, ir.FunctionType(nothing, (pointer.as_pointer(), WORD, WORD, pointer)), "place")
+    prefetch = ir.Function(module, ir.FunctionType(nothing, (BYTES, INT, INT, INT)), "llvm.prefetch.p0")
     columns, count, rows, window = function.args
     builder = ir.IRBuilder(function.append_basic_block())
-    line = ir.VectorType(number, SIDE).as_pointer()
-    bytes_ = number.width // 8
-    with steps(builder, WORD(0), rows, TILE) as first:
-        behind = least(builder, builder.add(first, WORD(TILE)), rows)
+    numbers = ir.VectorType(number, SIDE).as_pointer()
+    with steps(builder, WORD(0), rows, LINE_BYTES // bytes_) as first:
+        behind = least(builder, builder.add(first, WORD(LINE_BYTES // bytes_)), rows)
         with steps(builder, WORD(0), count, SIDE) as at:
             column = least(builder, at, builder.sub(count, WORD(SIDE)))
             starts = [builder.load(builder.gep(columns, [builder.add(column, WORD(k))])) for k in range(SIDE)]
+            for start in starts:
+                later = builder.gep(start, [builder.add(first, WORD(AHEAD * LINE_BYTES // bytes_))])
+                builder.call(prefetch, (builder.bitcast(later, BYTES), *TO_READ_IN_SECOND_LEVEL))
             with steps(builder, first, behind, SIDE) as at:
                 row = least(builder, at, builder.sub(behind, WORD(SIDE)))
-                lines = [builder.load(builder.bitcast(builder.gep(s, [row]), line), align=bytes_) for s in starts]
-                for i, values in enumerate(transposed(builder, lines)):
+                square = [builder.load(builder.bitcast(builder.gep(s, [row]), numbers), align=bytes_) for s in starts]
+                for i, values in enumerate(transposed(builder, square)):
                     offset = builder.add(builder.mul(builder.add(row, WORD(i)), count), column)
-                    builder.store(values, builder.bitcast(builder.gep(window, [offset]), line), align=bytes_)
+                    builder.store(values, builder.bitcast(builder.gep(window, [offset]), numbers), align=bytes_)
     builder.ret_void()
     return module
 
@@ -95,18 +108,9 @@ def least(builder: ir.IRBuilder, x: Any, y: Any) -> Any:
 
 
 def transposed(builder: ir.IRBuilder, lines: Sequence[Any]) -> list[Any]:
-    """A square, line by line: blocks off the diagonal change places, of one number, of two by two, and so on."""
-    found, half = list(lines), 1
-    while half < SIDE:
-        is_right = [bool(i & half) for i in range(SIDE)]
-        upper = [SIDE + i - half if right else i for i, right in enumerate(is_right)]
-        lower = [SIDE + i if right else i + half for i, right in enumerate(is_right)]
-        for i in range(SIDE):
-            if not is_right[i]:
-                pair = found[i], found[i + half]
-                found[i], found[i + half] = (
-                    builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(ir.IntType(32), SIDE), mask))
-                    for mask in (upper, lower)
-                )
-        half *= 2
+    """The columns of a square, line by line."""
+    found = list(lines)
+    for pairs, masks in EXCHANGES:
+        for i, j in pairs:
+            found[i], found[j] = [builder.shuffle_vector(found[i], found[j], mask) for mask in masks]
     return found
