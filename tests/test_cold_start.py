@@ -76,6 +76,10 @@ def test_a_connection_loads_only_what_every_statement_needs(database: Path) -> N
     assert among(modules, (*HEAVY, "pyarrow.compute", *rooms)) == []
 
 
+def test_columns_are_laid_side_by_side_without_numba(database: Path) -> None:
+    assert among(loaded("import mlsql.executor.transposing", database), ("numba", "scipy", "pandas")) == []
+
+
 def test_a_statement_of_duckdbs_loads_no_optimizer(database: Path) -> None:
     modules = loaded(CONNECT + 'con.execute("SELECT 42").fetchall()', database)
     rooms = (*EXPLAINING, *RELATIONAL, *SECOND_ORDER, *MEASURING, "mlsql.session.train", "mlsql.autodiff")
