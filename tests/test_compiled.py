@@ -66,6 +66,12 @@ def part(count: int, number: int, shares: int, step: int) -> tuple[int, int]:
     return min(number * each, count), min((number + 1) * each, count)
 
 
+def ahead(r: int, rows: int, first: int, last: int, batch: int) -> int:
+    """The position of the row that a share reads so many rows after row r."""
+    further = r + min(rows, last - first)
+    return further if further < last else further + batch - (last - first)
+
+
 def meet(gate: Any, threads: int) -> None:
     """Threads that meet without spinning: one barrier a gate."""
     if threads == 1:
@@ -80,15 +86,22 @@ BARRIERS: dict[tuple[int, int], threading.Barrier] = {}
 PLAIN: dict[str, Any] = {
     "matmul": product,
     "add_product": added_product,
-    "fetch": lambda x, order, position: None,
+    "fetch": lambda x, order, position, size: None,
+    "ahead": ahead,
     "share": part,
     "meet": lambda gate, threads: meet(gate, threads),
     "nearest": lambda i, n: min(max(i, 0), n - 1),
     "plus": lambda total, x: total + x,
     "abs": np.abs,
-    "where": lambda c, a, b: a if c else b,
+    "across": np.arange,
+    "total": np.sum,
+    "largest": np.max,
+    "least": np.min,
+    "single": np.float32,
+    "double": np.float64,
+    "where": lambda c, a, b: np.where(c, a, b)[()],
     "power": np.power,
-    "erf": lambda x: type(x)(math.erf(x)),
+    "erf": lambda x: np.vectorize(math.erf)(x).astype(np.asarray(x).dtype)[()],
     **{f: getattr(np, f) for f in "exp log log1p tanh sin cos sqrt sign maximum minimum".split()},
 }
 

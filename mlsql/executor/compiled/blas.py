@@ -13,16 +13,14 @@ from typing import Any, NamedTuple
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ..blas import Library, numpys
+from .entries import IN_ANY_ORDER, Entry, added, number_by_number
+from .number import declared
 
 ROW_MAJOR, PLAIN, TRANSPOSED = 101, 111, 112
 FLAG, SIZE = ir.IntType(32), ir.IntType(64)
-IN_ANY_ORDER = ("reassoc", "contract")
-
-declared: Any = cgutils.get_or_insert_function
 
 
 class Gemm(NamedTuple):
@@ -111,12 +109,14 @@ def _nearest(typing: Any, position: Any, count: Any) -> Any:
 
 def _plus(typing: Any, total: Any, value: Any) -> Any:
     """A sum's next value; the order of a loop's additions is the compiler's, so that it can use vector registers."""
+    if isinstance(total, Entry):
+        return total(total, value), number_by_number(added, total)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        added = context.cast(builder, arguments[1], value, total)
+        number = context.cast(builder, arguments[1], value, total)
         if isinstance(total, types.Integer):
-            return builder.add(arguments[0], added)
-        return builder.fadd(arguments[0], added, flags=IN_ANY_ORDER)
+            return builder.add(arguments[0], number)
+        return builder.fadd(arguments[0], number, flags=IN_ANY_ORDER)
 
     return total(total, value), generate
 

@@ -21,6 +21,7 @@ from numba.extending import intrinsic
 
 from ...planner.scalar import FUNCTIONS
 from . import formulas
+from .entries import Entry, common, number_by_number
 from .number import Number
 from .number import where as select
 
@@ -31,6 +32,8 @@ Formula = Callable[..., Number]
 
 def _floating(*kinds: Any) -> Any:
     """The floating-point type of a result, or None where an operand is no number."""
+    if any(isinstance(k, Entry) for k in kinds):
+        return common(*kinds)
     if not all(isinstance(k, (types.Float, types.Integer, types.Boolean)) for k in kinds):
         return None
     return max((k for k in kinds if isinstance(k, types.Float)), key=lambda k: k.bitwidth, default=types.float64)
@@ -48,7 +51,7 @@ def _function(name: str, result: Callable[..., Any], formula: Formula, library: 
 
     def typing(context: Any, x: Any) -> Any:
         kind = result(x)
-        return kind and (kind(kind), _code(formula, library))
+        return kind and (kind(kind), _code(formula, library, kind))
 
     return _named(typing, name, formula)
 
@@ -58,7 +61,9 @@ def _function_of_two(name: str, result: Callable[..., Any], formula: Formula, li
 
     def typing(context: Any, x: Any, y: Any) -> Any:
         kind = result(x, y)
-        return kind and (kind(kind, kind), _code(formula, library))
+        if isinstance(kind, Entry):
+            return kind(x, y), _code(formula, library, kind)
+        return kind and (kind(kind, kind), _code(formula, library, kind))
 
     return _named(typing, name, formula)
 
@@ -69,8 +74,10 @@ def _named(typing: Callable[..., Any], name: str, formula: Formula) -> Any:
     return intrinsic(typing)
 
 
-def _code(formula: Formula, library: Any) -> Callable[..., Any]:
+def _code(formula: Formula, library: Any, kind: Any) -> Callable[..., Any]:
     """What writes a call's instructions."""
+    if isinstance(kind, Entry):
+        return number_by_number(formula, kind)  # type: ignore[no-any-return]
 
     def write(context: Any, builder: Any, sig: Any, operands: Any) -> Any:
         if library is not None and sig.return_type == types.float64:
@@ -120,7 +127,7 @@ tanh = _function("tanh", _floating, formulas.tanh)
 
 
 def _general_power(context: Any, builder: Any, sig: Any, operands: Any) -> Any:
-    general = _code(formulas.power, operator.pow)(context, builder, sig, operands)
+    general = _code(formulas.power, operator.pow, sig.return_type)(context, builder, sig, operands)
     x, y = (Number(builder, o) for o in operands)
     return formulas.with_short_powers(x, y, Number(builder, general)).value
 
@@ -142,10 +149,19 @@ def power(context: Any, x: Any, y: Any) -> Any:
     return kind(kind, y), write
 
 
+def _chosen(condition: Any, a: Any, b: Any) -> Any:
+    """``where`` for entries."""
+    entry = next(k for k in (condition, a, b) if isinstance(k, Entry))
+    kind = common(entry, *((types.float64,) if a == b == types.int64 else (a, b)))
+    return kind and (kind(condition, a, b), number_by_number(select, kind))
+
+
 @intrinsic
 def where(context: Any, condition: Any, a: Any, b: Any) -> Any:
     """a where the condition holds, else b."""
     kind = a if a == b else _common(a, b)
+    if isinstance(condition, Entry) or isinstance(kind, Entry):
+        return _chosen(condition, a, b)
     if kind is None or not isinstance(condition, types.Boolean):
         return None
 

@@ -116,9 +116,10 @@ class Fusion:
     def __post_init__(self) -> None:
         self.find_virtual()
         self.group()
-        again = self.recomputed()
-        if again:
-            self.virtual |= again
+        before = set(self.virtual)
+        self.virtual |= self.recomputed()
+        self.virtual -= self.gathered_apart()
+        if self.virtual != before:
             for known in ("computed", "row_by_row"):
                 self.__dict__.pop(known, None)
             self.group()
@@ -175,6 +176,19 @@ class Fusion:
             if len(large) <= 1 and kept and not others and self.leaves(n, n):
                 again.add(n)
         return again
+
+    def gathered_apart(self) -> set[Node]:
+        """Numbers that a loop through vector registers would read in no order: an earlier loop gathers them. LLVM could
+        not tell where they lie from where the loop stores, and would compute row after row."""
+        apart: set[Node] = set()
+        stack = [m for n in self.row_by_row for m in n.inputs]
+        while stack:
+            n = stack.pop()
+            if isinstance(n, Take) and n in self.virtual and n.type.entry_size == 1:
+                apart.add(n)
+            elif n in self.virtual:
+                stack += n.inputs
+        return apart
 
     def is_kept(self, source: Node, reader: Node) -> bool:
         """Whether an array is kept for others than one of its readers."""

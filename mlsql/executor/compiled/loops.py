@@ -9,18 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...planner.node import At, Node, Operand
+from ...planner.node import At, Node, Operand, Reach, size_of
 from ...planner.ops import Argmax, Concat, Put, Reduce, ScatterAdd, Segment, Sum
 from ...planner.ops.elementwise import stretched
 from ...planner.ops.shape import moved
 from ...types import DOUBLE, FLOAT, UNIT, Dim, RowSet, Shape, concrete
+from ..device import LINE_BYTES
 from .fusion import Loop, is_single
 from .reader import Module, Reader
 from .schedule import inner_loops
+from .short import FOLDS, last_axis, short_axis
 from .tasks import Task, key_of
 from .texts import VARIABLES, Nest, combined, indented, index, reads_twice
 
-AHEAD = 12  # rows: a row of memory is there once so many others have been computed with
+IN_FLIGHT = 192  # lines of the cache: a row of memory is there once so many others have been asked for
+FETCHED = 512  # bytes that are asked for of a row at most: what follows comes by itself
 LONG = 60  # characters from which on a value is worth a line and a name
 
 
@@ -29,10 +32,12 @@ class LoopWriter(Reader):
 
     def __init__(self, module: Module, loop: Loop, scalars: dict[Node, str]) -> None:
         super().__init__(module, loop, scalars)
-        self.starts: list[str] = []  # of numbers that are folded
         self.before: list[str] = []  # in front of the loop over rows
+        self.behind: list[str] = []
         self.after: list[str] = []
         self.inner = inner_loops(self.fusion, loop)
+        self.axes = [short_axis(self.fusion, tasks) if self.row else None for tasks in self.inner]
+        self.short = {t.node for tasks, size in zip(self.inner, self.axes, strict=True) if size for t in tasks}
         self.depth = {t.node: d for d, tasks in enumerate(self.inner) for t in tasks}
 
     def lines(self) -> list[str]:
@@ -42,6 +47,7 @@ class LoopWriter(Reader):
             body = [
                 f"for r in range({self.module.rows(self.loop.rows)}):",
                 *indented([*self.fetched(), *self.top_lines, *body]),
+                *self.behind,
             ]
         return [*self.comments(), *self.starts, *self.before, *body, *self.after]
 
@@ -51,8 +57,14 @@ class LoopWriter(Reader):
         for n in self.fusion.gathered(self.loop):
             if n.x not in self.module.fetched:
                 self.module.fetched.add(n.x)
-                lines.append(f"fetch({self.module.array(n.x)}, order, {self.module.origin} + r + {AHEAD})")
+                size = min(size_of(n.type.with_(rows=UNIT)) * n.type.element.bytes, FETCHED)
+                rows = IN_FLIGHT // (size // LINE_BYTES + 1)
+                lines.append(f"fetch({self.module.array(n.x)}, order, {self.module.origin} + {self.ahead(rows)}, {size})")
         return lines
+
+    def ahead(self, rows: int) -> str:
+        """The position in a batch, or behind it, of the row that is read so many rows later."""
+        return f"r + {rows}"
 
     def comments(self) -> list[str]:
         return [f"# {self.module.comment(n)}" for n in self.loop.nodes]
@@ -62,11 +74,20 @@ class LoopWriter(Reader):
     def inner_loop(self, tasks: Sequence[Task]) -> Nest:
         """One inner loop."""
         self.registers = {}
-        nest = self.nest_now = self.nest(tasks[0].shape)
+        nest = self.nest(tasks[0].shape)
+        self.across = ""
+        size = self.axes[self.inner.index(list(tasks))]
+        if size:
+            self.across = self.module.across(size)
+            define = f"{self.across} = across({size})"
+            if define not in self.starts:
+                self.starts.append(define)
+            nest = Nest(nest.sizes[:-1])
+        self.nest_now = nest
         for task in tasks:
             self.write(task, nest, tasks)
         for node, text in self.registers.items():
-            if not nest.sizes and text.isidentifier():
+            if not nest.sizes and not self.across and text.isidentifier():
                 self.row_scalars[node] = text
         return nest
 
@@ -80,7 +101,10 @@ class LoopWriter(Reader):
         return tuple("0" if d == 1 else next(rest) for d in concrete(shape))
 
     def here(self, task: Task) -> At:
-        return At(self.row, self.entry(task.shape))
+        entry = list(self.entry(task.shape))
+        if self.across:
+            entry[last_axis(task)] = self.across
+        return At(self.row, tuple(entry))
 
     # -- statements --------------------------------------------------------------------------------------------------
 
@@ -107,6 +131,9 @@ class LoopWriter(Reader):
         here = [r for r in readers if r in inside and self.depth[r] == self.depth[node]]
         later = [r for r in readers if r not in here]
         stored = node in self.fusion.arrays
+        if self.across:
+            self.write_entry(node, text, here, later, task, nest)
+            return
         if is_single(node) or (not nest.sizes and not stored):
             name = self.variable(node)
             nest.body.append(f"{name} = {text}")
@@ -133,6 +160,34 @@ class LoopWriter(Reader):
         if target:
             nest.stores.append(f"{target}{index(place, node.type)} = {text}")
 
+    def write_entry(
+        self, node: Node, text: str, here: Sequence[Node], later: Sequence[Node], task: Task, nest: Nest
+    ) -> None:
+        """An operator of which all numbers along the last axis are computed at once."""
+        stored, at = node in self.fusion.arrays, self.here(task)
+        place = f"{self.module.array(node)}{index(at, node.type)}" if stored else ""
+        if stored and not here and not later:
+            nest.stores.append(f"{place} = {text}")
+            return
+        if not later and not stored and len(here) == 1 and len(text) <= LONG and not reads_twice(here[0], node):
+            self.registers[node] = text
+            return
+        name = self.registers[node] = self.variable(node)
+        nest.body.append(f"{name} = {text}")
+        if not nest.sizes:
+            self.entries[node, self.across] = name
+        elsewhere = [r for r in later if nest.sizes or not self.is_at_its_place(node, r, task)]
+        if stored:
+            nest.stores.append(f"{place} = {name}")
+        elif elsewhere:
+            target = self.buffers[node] = self.module.buffer(node.type.with_(rows=UNIT), self.module.name(node))
+            nest.stores.append(f"{target}{index(At('', at.entry), node.type)} = {name}")
+
+    def is_at_its_place(self, node: Node, reader: Node, task: Task) -> bool:
+        """Whether a reader computes on the same whole entry."""
+        same = Task(reader).key == task.key
+        return reader in self.short and same and self.fusion.sources(reader)[node] == Reach.PLACE
+
     def store(self, line: str, nest: Nest) -> None:
         """Keep a number in an array of one."""
         nest.stores.append(line)
@@ -149,6 +204,9 @@ class LoopWriter(Reader):
         """A fold over entries' axes, rows, or both."""
         at = self.here(task)
         text = self.operand(self.value(node.x, at), node.x, node.type.element)
+        folds_entry = bool(self.across) and last_axis(task) in node.axes
+        if folds_entry:
+            text = f"{FOLDS[node.ufunc]}({text})"
         kept = tuple("0" if i in node.axes else p for i, p in enumerate(at.entry))
         over_rows = node.rows and bool(self.row)
         if node.type.entry_size == 1:
@@ -163,6 +221,15 @@ class LoopWriter(Reader):
             self.buffers[node] = target
         depth = self.kept_depth(node)
         place = f"{target}{index(At(row, kept), node.type)}"
+        if self.across and not nest.sizes:  # over rows
+            name = self.variable(node)
+            self.before += [*self.filled(node, target, row), f"{name} = {place}"]
+            nest.body.append(f"{name} = {combined(node, name, text)}")
+            self.behind.append(f"{place} = {name}")
+            return
+        if folds_entry and depth == len(nest.sizes):
+            nest.stores.append(f"{place} = {text}")
+            return
         if over_rows or depth is None:
             (self.before if over_rows else nest.before[0]).extend(self.filled(node, target, row))
             nest.stores.append(f"{place} = {combined(node, place, text)}")
@@ -256,17 +323,18 @@ class LoopWriter(Reader):
     def write_scattered(self, node: Segment | ScatterAdd | Put, task: Task, nest: Nest) -> None:
         """Rows that are written, or added, to the rows that an index names."""
         at, target = self.here(task), self.module.array(node)
+        inside = [*VARIABLES[: len(nest.sizes)], *([self.across] if self.across else [])]
         if isinstance(node, Segment):
             count: Dim | RowSet = node.rows if node.rows != UNIT else node.size
             self.before += self.zeroed(node, target)
             place = self.position(node.index, At(self.row), count)
             added = self.operand(self.value(node.x, stretched(node.x, at)), node.x, node.type.element)
-            nest.stores.append(f"{target}[{', '.join((place, *VARIABLES[: len(nest.sizes)]))}] += {added}")
+            nest.stores.append(f"{target}[{', '.join((place, *inside))}] += {added}")
             return
         base, x, position = node.base, node.x[0], node.index[0]
         self.before += self.copied(base, node, target)
         place = self.position(position, At(self.row), base.type.shape[0])
-        there = f"{target}[{', '.join((place, *VARIABLES[: len(nest.sizes)]))}]"
+        there = f"{target}[{', '.join((place, *inside))}]"
         text = self.operand(self.value(x, at), x, node.type.element)
         if isinstance(node, Put):
             nest.stores.append(f"{there} = {text}")

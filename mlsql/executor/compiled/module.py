@@ -30,8 +30,10 @@ from numba import njit
 from numba.types import Array, boolean, float32, float64, int32, int64, uint16
 
 from mlsql.executor.compiled.blas import add_product, matmul, nearest, plus
+from mlsql.executor.compiled.entries import double, largest, least, single, total
+from mlsql.executor.compiled.entry_memory import across
 from mlsql.executor.compiled.functions import *
-from mlsql.executor.compiled.team import fetch, meet, share
+from mlsql.executor.compiled.team import ahead, fetch, meet, share
 from mlsql.executor.device import array
 """
 OPTIONS = 'cache=True, nogil=True, error_model="numpy", fastmath={"contract"}'
@@ -40,7 +42,8 @@ RESERVED = frozenset(
     "prepare run arena rows outputs start s r g i j k l inf nan np njit array "
     "float32 float64 int32 int64 uint16 matmul matmul_mkl matmul_bf16 round_bf16 nearest plus "
     "exp log log1p tanh erf sin cos sqrt power where maximum minimum sign abs min max range "
-    "fetch meet share first last p t tile n_tile add_product add_product_mkl".split()
+    "across double largest least single total ahead fetch meet share first last p t tile n_tile "
+    "add_product add_product_mkl".split()
 )
 
 
@@ -84,6 +87,7 @@ class ModuleWriter(ABC):
         self.leaves: dict[Node, str] = {}
         self.row_counts: dict[RowSet, str] = {}
         self.widths: dict[int, str] = {}
+        self.axes: dict[int, str] = {}
         self.fetched: set[Node] = set()
         self.setup = Setup()  # of prepare()
         self.arguments: dict[str, str] = {}  # of the compiled function: names and Numba's types
@@ -122,6 +126,12 @@ class ModuleWriter(ABC):
         if size not in self.widths:
             self.widths[size] = self.fresh(f"w{size}")
         return self.widths[size]
+
+    def across(self, size: int) -> str:
+        """The name of all positions of an axis."""
+        if size not in self.axes:
+            self.axes[size] = self.fresh(f"all{size}")
+        return self.axes[size]
 
     def array(self, node: Node) -> str:
         state = self.arena.overwrites.get(node)

@@ -1,19 +1,23 @@
 """Numbers of compiled code, on which Python's arithmetic writes LLVM instructions.
 
-A formula over them reads like one over floats. Every instruction carries the flag ``contract`` and no other: a product
-and a sum may become one fused operation, and Numba leaves instructions that have a flag alone, so that a caller's
-``reassoc`` does not reach a formula that depends on the order of its operations.
+A formula over them reads like one over floats, and serves for a vector of numbers as it does for one. Every instruction
+carries the flag ``contract`` and no other: a product and a sum may become one fused operation, and Numba leaves
+instructions that have a flag alone, so that a caller's ``reassoc`` does not reach a formula that depends on the order
+of its operations.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from llvmlite import ir
+from numba.core import cgutils
 
 FLAGS = ("contract",)
+
+declared: Any = cgutils.get_or_insert_function
 
 
 class Format(NamedTuple):
@@ -28,25 +32,44 @@ SINGLE = Format(23, 127, ir.IntType(32))
 DOUBLE = Format(52, 1023, ir.IntType(64))
 
 
+def like(kind: ir.Type, element: ir.Type) -> ir.Type:
+    """A type of elements in place of another one's: of as many, where that is a vector."""
+    return ir.VectorType(element, kind.count) if isinstance(kind, ir.VectorType) else element
+
+
 class Number:
-    """A value of compiled code: a float32, float64, integer or truth value, by the type of its LLVM value."""
+    """A value of compiled code: a float32, float64, integer or truth value, or a vector of such, by the type of its
+    LLVM value."""
 
     def __init__(self, builder: ir.IRBuilder, value: ir.Value) -> None:
         self.builder, self.value = builder, value
 
     @property
+    def element(self) -> ir.Type:
+        """The type of the number, or of each number of the vector."""
+        kind = self.value.type
+        return kind.element if isinstance(kind, ir.VectorType) else kind
+
+    @property
     def is_float(self) -> bool:
         """Whether it is a floating-point number."""
-        return isinstance(self.value.type, (ir.FloatType, ir.DoubleType))
+        return isinstance(self.element, (ir.FloatType, ir.DoubleType))
 
     @property
     def format(self) -> Format:
         """The layout of the floating-point type."""
-        return SINGLE if isinstance(self.value.type, ir.FloatType) else DOUBLE
+        return SINGLE if isinstance(self.element, ir.FloatType) else DOUBLE
 
     def like(self, number: Number | float) -> ir.Value:
         """The LLVM value of an operand: a Python number becomes a constant of this number's type."""
-        return number.value if isinstance(number, Number) else ir.Constant(self.value.type, number)
+        if isinstance(number, Number):
+            return number.value
+        kind = self.value.type
+        return ir.Constant(kind, [number] * kind.count if isinstance(kind, ir.VectorType) else number)
+
+    def to(self, element: ir.Type) -> ir.Type:
+        """The type of as many numbers of another kind."""
+        return like(self.value.type, element)
 
     def constant(self, number: float) -> Number:
         """A constant of this number's type."""
@@ -124,35 +147,38 @@ class Number:
 
     def bits(self) -> Number:
         """The bits of a floating-point number, as an integer."""
-        return self._of(self.builder.bitcast(self.value, self.format.integer))
+        return self._of(self.builder.bitcast(self.value, self.to(self.format.integer)))
 
     def floating(self) -> Number:
         """The floating-point number whose bits this integer has."""
-        kind = ir.FloatType() if self.value.type == SINGLE.integer else ir.DoubleType()
-        return self._of(self.builder.bitcast(self.value, kind))
+        kind = ir.FloatType() if self.element == SINGLE.integer else ir.DoubleType()
+        return self._of(self.builder.bitcast(self.value, self.to(kind)))
 
     def double(self) -> Number:
         """A float32 as float64."""
-        return self._of(self.builder.fpext(self.value, ir.DoubleType()))
+        return self._of(self.builder.fpext(self.value, self.to(ir.DoubleType())))
 
     def single(self) -> Number:
         """A float64 rounded to float32."""
-        return self._of(self.builder.fptrunc(self.value, ir.FloatType()))
+        return self._of(self.builder.fptrunc(self.value, self.to(ir.FloatType())))
 
     def short(self) -> Number:
         """The low 32 bits of an integer."""
-        return self._of(self.builder.trunc(self.value, SINGLE.integer))
+        return self._of(self.builder.trunc(self.value, self.to(SINGLE.integer)))
 
     def as_double(self) -> Number:
         """An integer as float64."""
-        return self._of(self.builder.sitofp(self.value, ir.DoubleType()))
+        return self._of(self.builder.sitofp(self.value, self.to(ir.DoubleType())))
 
     def call(self, name: str, *others: Number | float) -> Number:
         """LLVM's function of this name, on operands of one type."""
         kind = self.value.type
         operands = [self.value, *(self.like(o) for o in others)]
         signature = ir.FunctionType(kind, [kind] * len(operands))
-        function = self.builder.module.declare_intrinsic(f"llvm.{name}", [kind], signature)
+        suffix = self.element.intrinsic_name
+        if isinstance(kind, ir.VectorType):
+            suffix = f"v{kind.count}{suffix}"
+        function = declared(self.builder.module, signature, f"llvm.{name}.{suffix}")
         return self._of(self.builder.call(function, operands))
 
     def __abs__(self) -> Number:

@@ -17,6 +17,8 @@ from .fusion import Fusion, Loop, is_single
 from .texts import VARIABLES, Nest, compared_as, index, is_trusted, literal, name_of_condition, written
 from .tiles import Tiles
 
+CASTS = {FLOAT: "single", DOUBLE: "double"}  # of entries, too
+
 
 class Module(Protocol):
     """What a loop asks of the module that it is written for: names of arrays, variables and row counts."""
@@ -32,6 +34,7 @@ class Module(Protocol):
     def fresh(self, hint: str) -> str: ...
     def rows(self, rows: RowSet) -> str: ...
     def width(self, size: int) -> str: ...
+    def across(self, size: int) -> str: ...
     def comment(self, node: Node) -> str: ...
 
 
@@ -65,11 +68,17 @@ class Reader:
         self.tops: dict[str, str] = {}  # numbers that are read once a row, by their text
         self.top_lines: list[str] = []
         self.nest_now: Nest | None = None
+        self.across = ""  # what stands for all positions of the last axis, where entries are single values
+        self.entries: dict[tuple[Node, str], str] = {}  # variables that hold the entry of a row, by its axis
+        self.starts: list[str] = []  # in front of the loop: of numbers that are folded
+        self.known: dict[str, str] = {}  # entries that are read before the loop, by their text
 
     def value(self, node: Node, at: At) -> str:
         for known in (self.registers, self.row_scalars, self.scalars):
             if node in known:
                 return known[node]
+        if self.across and self.across in at.entry and (node, self.across) in self.entries:
+            return self.entries[node, self.across]
         if isinstance(node, Constant) and len(node.values) == 1:
             return literal(node)
         if isinstance(node, Count):
@@ -77,10 +86,7 @@ class Reader:
         if isinstance(node, Index):
             return self.held(f"order[{self.module.origin} + {at.row}]", node)
         if node in self.fusion.virtual:
-            base = owner(node)
-            lies = base in self.fusion.fixed or base in self.fusion.arrays
-            whole = lies and is_view(node) and is_contiguous(node) and not is_single(node)
-            if whole and base not in self.registers and self.is_named_part(node):
+            if owner(node) not in self.registers and is_named_part(self.fusion, node):
                 return self.held(f"{self.module.view(node)}{index(at, node.type)}", node)
             return node.number(self, at)
         if node in self.buffers:
@@ -93,6 +99,11 @@ class Reader:
         LLVM does not move the read by itself: what the loop stores might lie in the same memory.
         """
         nest = self.nest_now
+        if self.across and re.fullmatch(rf"\w+\[(\d+, )*{self.across}\]", text) and node not in self.loop.nodes:
+            if text not in self.known:
+                self.known[text] = self.module.fresh(f"{self.module.name(node)}_held")
+                self.starts.append(f"{self.known[text]} = {text}")
+            return self.known[text]
         depth = 1 + max((i for i, v in enumerate(VARIABLES) if re.search(rf"\b{v}\b", text)), default=-1)
         if nest is None or depth >= len(nest.sizes):
             return text
@@ -104,14 +115,6 @@ class Reader:
             )
             (self.top_lines if at_top else nest.before[depth]).append(f"{name} = {text}")
         return known[text]
-
-    def is_named_part(self, node: Node) -> bool:
-        """Whether a view is better read under its own name: a part of a flat vector, or rows regrouped."""
-        while is_view(node):
-            if node.reaches() != (Reach.PLACE,):
-                return True
-            node = node.inputs[0]
-        return False
 
     def position(self, index: Node, at: At, count: Dim | RowSet) -> str:
         text = self.value(index, stretched(index, at))
@@ -125,7 +128,8 @@ class Reader:
             return text
         if element == DOUBLE and (node is None or node.is_number):
             return text
-        return f"{element.storage}({text})"
+        of_entry = self.across and node is not None and node.type.entry_size != 1
+        return f"{CASTS[element] if of_entry else element.storage}({text})"
 
     def arithmetic(self, expression: str, arguments: Mapping[str, Operand], element: Element) -> str:
         nodes = [a[0] for a in arguments.values() if not isinstance(a, str)]
@@ -145,3 +149,16 @@ class Reader:
             )
         typed = None if in_numbers or kind != FLOAT else "float32"
         return written(expression, texts, typed)
+
+
+def is_named_part(fusion: Fusion, node: Node) -> bool:
+    """Whether a view is read under its own name: a part of a flat vector, or rows regrouped, that lies in one piece."""
+    base = owner(node)
+    lies = base in fusion.fixed or base in fusion.arrays
+    if not lies or not is_view(node) or not is_contiguous(node) or is_single(node):
+        return False
+    while is_view(node):
+        if node.reaches() != (Reach.PLACE,):
+            return True
+        node = node.inputs[0]
+    return False

@@ -53,6 +53,9 @@ class SharedLoopWriter(LoopWriter):
     def writes_arrays(self) -> bool:
         return any(n in self.fusion.arrays or isinstance(n, Concat) for n in self.loop.nodes)
 
+    def ahead(self, rows: int) -> str:
+        return f"ahead(r, {rows}, {MINE}, batch)"
+
     def scatters(self) -> bool:
         """Whether rows write to places that other rows may write to as well."""
         return any(isinstance(n, (Segment, ScatterAdd, Put)) for n in self.loop.nodes)
@@ -64,7 +67,8 @@ class SharedLoopWriter(LoopWriter):
             return []
         loop = [f"for r in range({MINE}):", *indented([*self.fetched(), *self.top_lines, *body])]
         before = once(self.before) if self.scatters() else self.before
-        return self.shares(self.module.rows(self.loop.rows), not self.scatters(), 1, [*before, *loop])
+        behind = once(self.behind) if self.scatters() else self.behind
+        return self.shares(self.module.rows(self.loop.rows), not self.scatters(), 1, [*before, *loop, *behind])
 
     def over_entry(self, nests: list[Nest]) -> list[str]:
         """Shares of the numbers of an entry, if they are many; single numbers are computed by every thread."""

@@ -14,11 +14,13 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from .blas import SIZE, declared
+from ..device import LINE_BYTES
+from .blas import SIZE
+from .number import declared
 
 SPINS = 4000  # looks at the gate before a thread lets others run: about ten microseconds
 ARRIVED, ROUND = 0, 8  # where a gate keeps how many have arrived and the number of the round, on lines of their own
-FETCHED, LINE_BYTES = 512, 64  # what is asked for of a row at most, and at a time
+SECOND_LEVEL = 2  # of the caches, as LLVM counts them
 POSITIVE = (1 << 62) - 1  # a mask without the sign
 LINE = 8  # numbers of 64 bits of a line of cache
 ON_X86, ON_ARM = ("llvm.x86.sse2.pause", ()), ("llvm.aarch64.hint", (1,))
@@ -122,30 +124,45 @@ def _share(typing: Any, count: Any, number: Any, shares: Any, step: Any) -> Any:
 share: Any = intrinsic(_share)
 
 
-def _fetch_code(typing: Any, array: Any, row: Any, offset: Any) -> Any:
-    """Ask for the line of cache that is so many bytes behind the start of a row."""
+def _fetch(typing: Any, x: Any, order: Any, position: Any, size: Any) -> Any:
+    """Ask for the first bytes, a constant number, of the row of ``x`` at a position of an order: it will be read soon.
+
+    Its lines go to the second-level cache: as many as there are would wait for room in the first-level cache, which
+    takes few at a time. Of an order that ends before the position the last row is asked for.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        made = context.make_array(array)(context, builder, arguments[0])
-        strides = builder.extract_value(made.strides, 0)
-        bytes_ = ir.IntType(8).as_pointer()
-        start = builder.bitcast(made.data, bytes_)
-        place = builder.gep(start, [builder.add(builder.mul(arguments[1], strides), arguments[2])])
-        flag = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [bytes_, flag, flag, flag])
+        made, places = (context.make_array(k)(context, builder, v) for k, v in zip((x, order), arguments, strict=False))
+        last = builder.sub(builder.extract_value(places.shape, 0), SIZE(1))
+        at = builder.select(builder.icmp_signed("<", arguments[2], last), arguments[2], last)
+        row = builder.load(builder.gep(places.data, [at]))
+        pointer, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+        offset = builder.mul(row, builder.extract_value(made.strides, 0))
+        start = builder.gep(builder.bitcast(made.data, pointer), [offset])
+        kind = ir.FunctionType(ir.VoidType(), [pointer, flag, flag, flag])
         function = declared(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [place, flag(0), flag(3), flag(1)])
+        last_byte = size.literal_value - 1
+        for byte in sorted({*range(0, last_byte, LINE_BYTES), last_byte}):
+            builder.call(function, [builder.gep(start, [SIZE(byte)]), flag(0), flag(SECOND_LEVEL), flag(1)])
         return context.get_dummy_value()
 
-    return types.void(array, types.int64, types.int64), generate
+    return types.void(x, order, types.int64, size), generate
 
 
-_fetch: Any = intrinsic(_fetch_code)
+def _ahead(typing: Any, r: Any, rows: Any, first: Any, last: Any, batch: Any) -> Any:
+    """Where in an order, from the batch's start on, the row lies that a share from ``first`` to ``last`` reads so many
+    rows after its row ``r``: if no longer in this batch, in the next one, at most as many rows ahead as the share has.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        r, rows, first, last, batch = arguments
+        each = builder.sub(last, first)
+        further = builder.add(r, builder.select(builder.icmp_signed("<", rows, each), rows, each))
+        next_batch = builder.add(further, builder.sub(batch, each))
+        return builder.select(builder.icmp_signed("<", further, last), further, next_batch)
+
+    return types.int64(*[types.int64] * 5), generate
 
 
-@njit(nogil=True)
-def fetch(x: Any, order: Any, position: Any) -> None:
-    """Ask for the row of ``x`` at a position of an order: it will be read soon, and rows in no order come from afar."""
-    if position < order.shape[0]:
-        for line in range(0, min(x.strides[0], FETCHED), LINE_BYTES):
-            _fetch(x, order[position], line)
+fetch: Any = intrinsic(prefer_literal=True)(_fetch)
+ahead: Any = intrinsic(_ahead)
