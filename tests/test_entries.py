@@ -1,4 +1,4 @@
-"""Short entries in compiled code: reads, writes, arithmetic and folds are NumPy's, and nothing beside them is touched."""
+"""Short entries in compiled code: reads, writes, arithmetic and folds as by NumPy, and nothing beside them touched."""
 
 from __future__ import annotations
 

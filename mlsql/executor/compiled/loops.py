@@ -59,12 +59,12 @@ class LoopWriter(Reader):
                 self.module.fetched.add(n.x)
                 size = min(size_of(n.type.with_(rows=UNIT)) * n.type.element.bytes, FETCHED)
                 rows = IN_FLIGHT // (size // LINE_BYTES + 1)
-                lines.append(f"fetch({self.module.array(n.x)}, order, {self.module.origin} + {self.ahead(rows)}, {size})")
+                lines.append(f"fetch({self.module.array(n.x)}, order, {self.ahead(rows)}, {size})")
         return lines
 
     def ahead(self, rows: int) -> str:
-        """The position in a batch, or behind it, of the row that is read so many rows later."""
-        return f"r + {rows}"
+        """The place in the order of the row that this loop reads so many rows later."""
+        return f"{self.module.origin} + r + {rows}"
 
     def comments(self) -> list[str]:
         return [f"# {self.module.comment(n)}" for n in self.loop.nodes]
@@ -227,7 +227,7 @@ class LoopWriter(Reader):
             nest.body.append(f"{name} = {combined(node, name, text)}")
             self.behind.append(f"{place} = {name}")
             return
-        if folds_entry and depth == len(nest.sizes):
+        if folds_entry and not over_rows and depth == len(nest.sizes):
             nest.stores.append(f"{place} = {text}")
             return
         if over_rows or depth is None:

@@ -54,7 +54,7 @@ class SharedLoopWriter(LoopWriter):
         return any(n in self.fusion.arrays or isinstance(n, Concat) for n in self.loop.nodes)
 
     def ahead(self, rows: int) -> str:
-        return f"ahead(r, {rows}, {MINE}, batch)"
+        return f"start + ahead(r, {rows}, {MINE}, batch)"
 
     def scatters(self) -> bool:
         """Whether rows write to places that other rows may write to as well."""

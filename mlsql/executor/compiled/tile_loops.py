@@ -29,6 +29,11 @@ class TileLoopWriter(SharedLoopWriter):
         loop = ["for r in range(n_tile):", *indented([*self.fetched(), *self.top_lines, *body])] if body else []
         return [*self.comments(), *loop]
 
+    def ahead(self, rows: int) -> str:
+        if self.fusion.is_shared:
+            return f"start + ahead(tile + r, {rows}, {MINE}, batch)"
+        return LoopWriter.ahead(self, rows)
+
     def accumulator(self, node: Reduce) -> tuple[str, str]:
         return super().accumulator(node) if self.fusion.is_shared else LoopWriter.accumulator(self, node)
 
@@ -54,6 +59,7 @@ class TileWriter:
         first, last = ("first", "last") if self.is_shared else ("0", rows)
         inner = [f"n_tile = min({size}, {last} - tile)", *views, *body]
         loop = [*self.starts(), f"for tile in range({first}, {last}, {size}):", *indented(inner)]
+        loop += [line for w in self.loops for line in w.behind]
         return [f"# {size} rows at a time:", *(self.shared(rows, loop) if self.is_shared else loop), *self.ends()]
 
     def kernels(self) -> list[Loop | Product]:
