@@ -16,8 +16,7 @@ from .tasks import Task
 
 WIDEST = 64  # numbers of an entry: of more, a loop runs in vector registers by itself
 FOLDS = {"add": "total", "maximum": "largest", "minimum": "least"}
-KNOWN = frozenset("add subtract multiply divide negative less less_equal greater greater_equal equal not_equal".split())
-FUNCTIONS = frozenset("abs erf exp log log1p maximum minimum sign sqrt tanh where".split())
+LOOPS_ONLY = frozenset("sin cos logical_and logical_or logical_not".split())  # operations that entries do not have
 
 
 def short_axis(fusion: Fusion, tasks: Iterable[Task]) -> int | None:
@@ -47,13 +46,14 @@ class _Probe:
         node, last = task.node, last_axis(task)
         at = At("r", tuple("0" if d == 1 else self.NAME if i == last else "i"
                            for i, d in enumerate(concrete(task.shape))))  # fmt: skip
-        self.is_short = self.fits(node, task)
+        self.is_short, self.reads_entry = self.fits(node, task), False
         if isinstance(node, (Reduce, Segment)):
             self.value(node.x, at)
         elif isinstance(node, ScatterAdd):
             self.value(node.x[0], at)
         elif self.is_short:
             node.number(self, at)
+        self.is_short &= self.reads_entry
 
     def fits(self, node: Node, task: Task) -> bool:
         """Whether the operator has a form for entries, and its result a place for them."""
@@ -71,6 +71,7 @@ class _Probe:
             return node.number(self, at) if known else ""
         places = [p for p, d in zip(at.entry, node.type.shape, strict=True) if d != 1]
         if any(self.NAME in p for p in (at.row, *places)):
+            self.reads_entry = True
             beside = not any(self.NAME in p for p in (at.row, *places[:-1])) and places[-1] == self.NAME
             numbers = node.type.element in (FLOAT, DOUBLE) or node in self.inside
             self.is_short &= beside and numbers and is_contiguous(node)
@@ -82,9 +83,10 @@ class _Probe:
 
     def arithmetic(self, expression: str, arguments: Mapping[str, Operand], element: Element) -> str:
         names = {name for name, _ in scalar.passes(expression)}
-        self.is_short &= names <= (KNOWN | FUNCTIONS | ({"power"} if element == FLOAT else set()))
+        self.is_short &= not names & LOOPS_ONLY and (element == FLOAT or "power" not in names)
         for a in arguments.values():
             if isinstance(a, str):
+                self.reads_entry |= self.NAME in a
                 self.is_short &= self.NAME not in a or a == f"{self.NAME} == "
             else:
                 self.value(*a)

@@ -84,7 +84,8 @@ class TileWriter:
 
     def starts(self) -> list[str]:
         """Lines that clear what is summed."""
-        lines = [line for w in self.loops for line in (*w.starts, *w.before)]
+        lines = list(dict.fromkeys(line for w in self.loops for line in w.starts))
+        lines += [line for w in self.loops for line in w.before]
         for node, name in self.sums:
             lines += self.outside.filled(node, name, "p" if self.is_shared else "")
         return lines
