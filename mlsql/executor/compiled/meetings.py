@@ -1,50 +1,71 @@
-"""Where threads have to meet in front of a kernel: another thread may still read what the kernel overwrites.
+"""Where threads have to meet: between two sections of a step, if one touches what another thread wrote or reads.
 
-Most kernels end where threads meet. One that leaves nothing but single numbers, which every thread computes for itself,
-does not: then a thread may be one kernel behind, in an array whose place the next kernel takes for its result.
+A section is what threads run without meeting. Many run on all threads, each over its share; some the first thread runs
+alone, a small sum for instance, and two of these in a row need no meeting between them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from ...planner.node import Node
 from ...planner.ops import State
-from .arena import Arena
-from .fusion import Fusion, Kernel, Product, is_single
 
 MEET = "meet(gate, threads)"
-Place = int | State  # a slot of the arena, or a state
+Place = int | str | State  # a slot of the arena, what has a name of its own, a state
 
 
-class Meetings:
-    """What threads may still read or write that have not met since."""
+@dataclass(frozen=True)
+class Section:
+    """Lines, with the places that they read and write; ``is_alone``: only the first thread touches these."""
 
-    def __init__(self, fusion: Fusion, arena: Arena) -> None:
-        self.fusion, self.arena = fusion, arena
-        self.open: set[Place] = set()
+    lines: Sequence[str]
+    reads: frozenset[Place] = frozenset()
+    writes: frozenset[Place] = frozenset()
+    is_alone: bool = False
 
-    def guarded(self, kernels: Iterable[Kernel], lines: list[str]) -> list[str]:
-        """The lines of kernels, and where it is needed a meeting in front of them."""
-        nodes = [n for k in kernels for n in ([k.node] if isinstance(k, Product) else k.nodes)]
-        written = {p for n in nodes if n in self.fusion.arrays for p in self.places(n)}
-        front = [MEET] if self.open & written else []
-        if front or any(MEET in line for line in lines):
-            self.open.clear()
-        if any(MEET in line for line in lines):  # behind it, each thread stores single numbers that were folded
-            self.open |= {p for n in nodes if is_single(n) and n in self.fusion.arrays for p in self.places(n)}
-        else:
-            self.open |= written.union(p for n in nodes for s in self.fusion.sources(n) for p in self.places(s))
-        return [*front, *lines]
 
-    def end(self) -> list[str]:
-        """The end of a step: the next one begins with the first kernel."""
-        return [MEET] if self.open else []
+@dataclass
+class _Touched:
+    """The places that were touched since threads met."""
 
-    def places(self, node: Node) -> set[Place]:
-        """Where the array of a node lies, if it is one that changes."""
-        base = self.arena.base(node)
-        state = node if isinstance(node, State) else self.arena.overwrites.get(base)
-        if state is not None:
-            return {state}
-        return {self.arena.slot[base]} if base in self.arena.slot else set()
+    reads: set[Place] = field(default_factory=set)
+    writes: set[Place] = field(default_factory=set)
+
+    def clashes(self, section: Section) -> bool:
+        return not (self.writes.isdisjoint(section.reads | section.writes) and self.reads.isdisjoint(section.writes))
+
+    def add(self, section: Section) -> None:
+        self.reads |= section.reads
+        self.writes |= section.writes
+
+
+class _Open:
+    """What was touched since threads met, by all of them and by the first one."""
+
+    def __init__(self) -> None:
+        self.by_all, self.by_first = _Touched(), _Touched()
+
+    def clashes(self, section: Section) -> bool:
+        """Whether threads have to meet in front of a section."""
+        return self.by_all.clashes(section) or (not section.is_alone and self.by_first.clashes(section))
+
+    def add(self, section: Section) -> None:
+        (self.by_first if section.is_alone else self.by_all).add(section)
+
+
+def joined(sections: Sequence[Section]) -> list[str]:
+    """The lines of the sections of a step, which is run again and again, with meetings where they are needed."""
+    lines: list[str] = []
+    since, first = _Open(), len(sections)
+    for i, section in enumerate(sections):
+        if since.clashes(section):
+            lines.append(MEET)
+            since, first = _Open(), min(first, i)
+        since.add(section)
+        lines += section.lines
+    for section in sections[:first]:  # of the next step, until threads meet in it
+        if since.clashes(section):
+            return [*lines, MEET]
+        since.add(section)
+    return lines

@@ -14,6 +14,7 @@ from ...planner.ops.shape import is_contiguous
 from ...types import BOOLEAN, DOUBLE, FLOAT, UNIT, Dim, Element, RowSet, Type
 from ..memory import is_view, owner
 from .fusion import Fusion, Loop, is_single
+from .meetings import Place
 from .texts import VARIABLES, Nest, compared_as, index, is_trusted, literal, name_of_condition, written
 from .tiles import Tiles
 
@@ -43,6 +44,7 @@ class SharingModule(Module, Protocol):
 
     def partial(self, type: Type, hint: str) -> str: ...
     def part(self, node: Node) -> int: ...
+    def places(self, node: Node) -> set[Place]: ...
 
 
 class TilingModule(SharingModule, Protocol):

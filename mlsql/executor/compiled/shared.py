@@ -8,13 +8,14 @@ same bits. Of a loop that writes wherever an index says, the first share is all.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from ...planner.node import At, Node
 from ...planner.ops import Concat, Put, Reduce, ScatterAdd, Segment, Sum
 from ...types import FLOAT, UNIT, RowSet, Type
 from .fusion import Loop, is_single
 from .loops import LoopWriter
-from .meetings import MEET
+from .meetings import Place, Section
 from .reader import SharingModule
 from .tasks import key_of
 from .texts import Nest, combined, indented, index
@@ -37,21 +38,31 @@ class SharedLoopWriter(LoopWriter):
         self.partials: list[tuple[Node, str]] = []  # arrays in which each share folds rows
         self.numbers: list[tuple[Reduce, str]] = []  # numbers that each share folds
         self.kept: list[str] = []  # lines that store single numbers
+        self.is_alone = True  # only the first thread reads and writes arrays
 
-    def lines(self) -> list[str]:
+    def sections(self) -> list[Section]:
+        """The loop, and what puts together what the shares have folded."""
         nests = [self.inner_loop(tasks) for tasks in self.inner]
         lines = self.over_rows(nests) if self.row else self.over_entry(nests)
-        if self.numbers or self.partials or self.kept or self.writes_arrays():
-            lines.append(MEET)
-        for node, name in self.numbers:
-            lines += self.put_together(node, name)
-        one = [*(line for n, name in self.partials for line in self.added(n, name)), *self.kept]
-        if one:
-            one = ["if thread == 0:", *indented(one), MEET]
-        return [*self.comments(), *lines, *self.after, *one]
+        reads = {p for n in self.loop.nodes for s in self.fusion.sources(n) for p in self.module.places(s)}
+        loop = Section([*self.comments(), *lines], frozenset(reads), self.writes(), self.is_alone)
+        return [loop, *ends(self.module, [self])]
 
-    def writes_arrays(self) -> bool:
-        return any(n in self.fusion.arrays or isinstance(n, Concat) for n in self.loop.nodes)
+    def writes(self) -> frozenset[Place]:
+        """The places that the loop itself writes to."""
+        folded = {n for n, _ in (*self.partials, *self.numbers)}
+        stored = [n for n in self.loop.nodes if n in self.fusion.arrays and n not in folded and not is_single(n)]
+        places = {p for n in stored for p in self.module.places(n)}
+        return frozenset(places.union(name for _, name in self.partials)) | self.places_of_numbers()
+
+    def places_of_numbers(self) -> frozenset[Place]:
+        """Where the shares leave the numbers that they fold."""
+        return frozenset(f"parts {self.module.part(n)}" for n, _ in self.numbers)
+
+    def places_of_singles(self) -> frozenset[Place]:
+        """Where single numbers are stored."""
+        singles = [n for n in self.loop.nodes if is_single(n) and n in self.fusion.arrays]
+        return frozenset(p for n in singles for p in self.module.places(n))
 
     def ahead(self, rows: int) -> str:
         return f"start + ahead(r, {rows}, {MINE}, batch)"
@@ -77,6 +88,8 @@ class SharedLoopWriter(LoopWriter):
             parts = isinstance(tasks[0].node, Concat)
             if not nest.sizes and not parts:
                 lines += [*self.starts, *nest.lines()]
+                reads = [s for t in tasks for s in self.fusion.sources(t.node) if self.module.places(s)]
+                self.is_alone = self.is_alone and not reads
             elif parts or any(isinstance(t.node, Reduce) and not is_single(t.node) for t in tasks):
                 lines += self.shares("1", False, 1, once(nest.lines()))
             else:
@@ -86,6 +99,7 @@ class SharedLoopWriter(LoopWriter):
 
     def shares(self, count: str, is_divided: bool, step: int, lines: list[str]) -> list[str]:
         """Lines that a thread runs for each of its shares of so many positions; else the first share is all of them."""
+        self.is_alone = self.is_alone and not (is_divided or self.numbers)
         share = f"first, last = share({count}, p, {'shares' if is_divided else 1}, {step})"
         return [SHARES, *indented([share, *self.starts, *lines, *self.keep()])]
 
@@ -130,6 +144,31 @@ class SharedLoopWriter(LoopWriter):
 
     def store(self, line: str, nest: Nest) -> None:
         self.kept.append(line)
+
+
+def ends(
+    module: SharingModule, loops: Sequence[SharedLoopWriter], products: Sequence[tuple[Node, str]] = ()
+) -> list[Section]:
+    """What puts together what the shares of loops and products have folded; ``products`` are given with their sums."""
+    writer = SharedLoopWriter(module, Loop(UNIT, ()), {})
+    lines = [line for w in loops for n, name in w.numbers for line in w.put_together(n, name)]
+    lines += [line for w in loops for line in w.after]
+    numbers = frozenset(p for w in loops for p in w.places_of_numbers())
+    singles = frozenset(p for w in loops for p in w.places_of_singles())
+    found = [Section(lines, numbers, singles)] if lines else []
+    small, read, written = [line for w in loops for line in w.kept], set[Place](), set(singles)
+    for node, name in [*(partial for w in loops for partial in w.partials), *products]:
+        if math.prod(key_of(node.type.shape)) < WORTH_SHARING:
+            small += writer.added(node, name)
+            read.add(name)
+            written |= module.places(node)
+        else:
+            rows = writer.nest(node.type.shape).sizes[0]
+            large = writer.shares(rows, True, STEP, writer.added(node, name, MINE))
+            found.append(Section(large, frozenset([name]), frozenset(module.places(node))))
+    if small:
+        found.append(Section(["if thread == 0:", *indented(small)], frozenset(read), frozenset(written), True))
+    return found
 
 
 def once(lines: list[str]) -> list[str]:

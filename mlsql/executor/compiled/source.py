@@ -21,10 +21,10 @@ from ..hoist import hoist
 from ..memory import owner
 from ..train import LoopPlan
 from .arena import Arena
-from .fusion import Fusion, Loop, fixed_nodes, in_bf16
+from .fusion import Fusion, Loop, Product, fixed_nodes, in_bf16
 from .loops import LoopWriter
 from .lower import lowered, unsupported
-from .meetings import MEET, Meetings
+from .meetings import MEET, Place, Section, joined
 from .module import IMPORTS, OPTIONS, Generated, ModuleWriter, wrapped
 from .shared import SHARES, STEP, SharedLoopWriter, of_shares, shares_rows
 from .texts import indented
@@ -198,16 +198,23 @@ class _Steps(ModuleWriter):
     # -- over tiles --------------------------------------------------------------------------------------------------
 
     def kernels(self, scalars: dict[Node, str]) -> list[str]:
-        meetings, kernels = Meetings(self.fusion, self.arena), self.fusion.kernels
         lines: list[str] = []
-        for i, kernel in enumerate(kernels):
+        sections: list[Section] = []
+        for i, kernel in enumerate(self.fusion.kernels):
             tiles = next((t for t in self.tiles if t.holds(i)), None)
             if tiles is not None and tiles.first != i:
                 continue
-            text = TileWriter(self, tiles, scalars).lines() if tiles else self.kernel(kernel, scalars)
-            together = kernels[i : tiles.last + 1] if tiles else [kernel]
-            lines += meetings.guarded(together, text) if self.threads > 1 else text
-        return [*lines, *(meetings.end() if self.threads > 1 else [])]
+            writer = TileWriter(self, tiles, scalars) if tiles else None
+            if self.threads == 1:
+                lines += writer.lines() if writer else self.kernel(kernel, scalars)
+            elif writer:
+                sections += writer.sections()
+            elif isinstance(kernel, Product):
+                sections.append(self.product_section(kernel.node))
+            else:
+                sections += SharedLoopWriter(self, kernel, scalars).sections()
+        told = frozenset(p for n in self.fusion.outputs if n not in scalars for p in self.places(n))
+        return [*lines, *joined([*sections, Section([], told)])]
 
     @contextmanager
     def inside(self, tiles: Tiles | None) -> Iterator[list[str]]:
@@ -275,10 +282,23 @@ class _Steps(ModuleWriter):
             return super().buffer(type, hint)
         return self.made(type, self.fresh(f"{hint}_of_row"), self.arena.own)
 
-    def loop_lines(self, loop: Loop, scalars: dict[Node, str]) -> list[str]:
-        if self.threads == 1:
-            return super().loop_lines(loop, scalars)
-        return SharedLoopWriter(self, loop, scalars).lines()
+    def places(self, node: Node) -> set[Place]:
+        """Where threads share the array of a node that changes."""
+        base = self.arena.base(node)
+        state = node if isinstance(node, State) else self.arena.overwrites.get(base)
+        if state is not None:
+            return {state}
+        is_shared = base in self.arena.slot and self.arena.tiles_of(base) is None
+        return {self.arena.slot[base]} if is_shared else set()
+
+    def product_section(self, node: Contraction) -> Section:
+        """A product of which each thread computes some rows or columns."""
+        known = set(self.rounded.values())
+        lines = self.product(node)
+        reads = {p for s in self.fusion.sources(node) for p in self.places(s)}
+        rounded = [self.rounded[n] for n in node.inputs if n in self.rounded]
+        writes = self.places(node).union(name for name in rounded if name not in known)
+        return Section(lines, frozenset(reads.union(rounded)), frozenset(writes))
 
     # -- products ----------------------------------------------------------------------------------------------------
 
@@ -313,7 +333,8 @@ class _Steps(ModuleWriter):
             if self.threads == 1:
                 lines.append(f"round_bf16({whole}, {half})")
             else:
-                lines += shared(f"{whole}.shape[0]", f"round_bf16({whole}[first:last], {half}[first:last])")
+                call = f"round_bf16({whole}[first:last], {half}[first:last])"
+                lines += [*shared(f"{whole}.shape[0]", call), MEET]
             if ROUNDING not in self.imports:
                 self.imports.append(ROUNDING)
         return self.sliced(self.rounded[node], node)
@@ -385,4 +406,4 @@ class _Steps(ModuleWriter):
 
 def shared(size: str, call: str) -> list[str]:
     """A call for each thread's share of rows or columns."""
-    return [SHARES, *indented([f"first, last = share({size}, p, shares, {STEP})", call]), MEET]
+    return [SHARES, *indented([f"first, last = share({size}, p, shares, {STEP})", call])]

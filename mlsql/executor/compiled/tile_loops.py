@@ -6,17 +6,14 @@ together in the order of the shares, as in ``shared``.
 
 from __future__ import annotations
 
-import math
-
 from ...planner.node import Node
 from ...planner.ops import Contraction, Reduce
 from ...types import UNIT
 from .fusion import Loop, Product
 from .loops import LoopWriter
-from .meetings import MEET
+from .meetings import Place, Section
 from .reader import TilingModule
-from .shared import MINE, SHARES, STEP, WORTH_SHARING, SharedLoopWriter
-from .tasks import key_of
+from .shared import MINE, SHARES, SharedLoopWriter, ends
 from .texts import indented
 from .tiles import Tiles
 
@@ -53,14 +50,37 @@ class TileWriter:
         self.sums: list[tuple[Contraction, str]] = []  # products that are summed over tiles, and where
 
     def lines(self) -> list[str]:
+        """The text for one thread."""
+        loop = self.loop("0", self.module.rows(self.tiles.rows))
+        return [*loop, *(line for w in self.loops for line in w.after)]
+
+    def sections(self) -> list[Section]:
+        """The loop as each thread runs it for its shares, and what puts together what these have summed."""
+        loop = self.loop("first", "last")
+        keep = [line for w in self.loops for line in w.keep()]
+        share = f"first, last = share({self.module.rows(self.tiles.rows)}, p, shares, 1)"
+        lines = [SHARES, *indented([share, *loop, *keep])]
+        return [Section(lines, self.reads(), self.writes()), *ends(self.module, self.loops, self.sums)]
+
+    def loop(self, first: str, last: str) -> list[str]:
+        """The loop over tiles."""
         with self.module.inside(self.tiles) as views:
             body = [line for k in self.kernels() for line in self.kernel(k)]
-        rows, size = self.module.rows(self.tiles.rows), self.tiles.size
-        first, last = ("first", "last") if self.is_shared else ("0", rows)
+        size = self.tiles.size
         inner = [f"n_tile = min({size}, {last} - tile)", *views, *body]
-        loop = [*self.starts(), f"for tile in range({first}, {last}, {size}):", *indented(inner)]
-        loop += [line for w in self.loops for line in w.behind]
-        return [f"# {size} rows at a time:", *(self.shared(rows, loop) if self.is_shared else loop), *self.ends()]
+        lines = [f"# {size} rows at a time:", *self.starts(), f"for tile in range({first}, {last}, {size}):"]
+        return [*lines, *indented(inner), *(line for w in self.loops for line in w.behind)]
+
+    def reads(self) -> frozenset[Place]:
+        """The places that the kernels read."""
+        nodes = [n for k in self.kernels() for n in ([k.node] if isinstance(k, Product) else k.nodes)]
+        return frozenset(p for n in nodes for s in self.module.fusion.sources(n) for p in self.module.places(s))
+
+    def writes(self) -> frozenset[Place]:
+        """The places that the kernels write to; sums are put together behind them."""
+        products = [k.node for k in self.kernels() if isinstance(k, Product) and k.node.type.rows != UNIT]
+        places = {p for n in products for p in self.module.places(n)}
+        return frozenset(places.union(name for _, name in self.sums)).union(*(w.writes() for w in self.loops))
 
     def kernels(self) -> list[Loop | Product]:
         return self.module.fusion.kernels[self.tiles.first : self.tiles.last + 1]
@@ -89,26 +109,3 @@ class TileWriter:
         for node, name in self.sums:
             lines += self.outside.filled(node, name, "p" if self.is_shared else "")
         return lines
-
-    def shared(self, rows: str, loop: list[str]) -> list[str]:
-        """The loop over tiles as each thread runs it for its shares."""
-        keep = [line for w in self.loops for line in w.keep()]
-        share = f"first, last = share({rows}, p, shares, 1)"
-        return [SHARES, *indented([share, *loop, *keep]), MEET]
-
-    def ends(self) -> list[str]:
-        """Lines that put together what the shares have summed."""
-        lines = [line for w in self.loops for n, name in w.numbers for line in w.put_together(n, name)]
-        lines += [line for w in self.loops for line in w.after]
-        partials = [(n, name) for w in self.loops for n, name in w.partials]
-        partials += self.sums if self.is_shared else []
-        small: list[str] = []
-        for node, name in partials:
-            if math.prod(key_of(node.type.shape)) < WORTH_SHARING:
-                small += self.outside.added(node, name)
-            else:
-                rows = self.outside.nest(node.type.shape).sizes[0]
-                lines += self.outside.shares(rows, True, STEP, self.outside.added(node, name, MINE))
-        if small:
-            lines += ["if thread == 0:", *indented(small)]
-        return [*lines, *([MEET] if partials else [])]
