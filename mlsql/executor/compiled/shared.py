@@ -51,7 +51,7 @@ class SharedLoopWriter(LoopWriter):
     def writes(self) -> frozenset[Place]:
         """The places that the loop itself writes to."""
         folded = {n for n, _ in (*self.partials, *self.numbers)}
-        stored = [n for n in self.loop.nodes if n in self.fusion.arrays and n not in folded and not is_single(n)]
+        stored = [n for n in self.loop.nodes if n in self.fusion.arrays and n not in folded]
         places = {p for n in stored for p in self.module.places(n)}
         return frozenset(places.union(name for _, name in self.partials)) | self.places_of_numbers()
 
