@@ -16,6 +16,7 @@ import ast
 import ctypes
 import functools
 import itertools
+import struct
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -79,11 +80,11 @@ def parts(source: str) -> tuple[Signature, ast.Module]:
     [function] = [f for f in functions if f.decorator_list]
     [decorator] = function.decorator_list
     assert isinstance(decorator, ast.Call) and isinstance(decorator.args[0], ast.Call)
-    signature = Signature(function.name, tuple(map(kind, decorator.args[0].args)))
+    signature = Signature(function.name, tuple(map(kind_of, decorator.args[0].args)))
     return signature, ast.Module([f for f in functions if not f.decorator_list], [])
 
 
-def kind(type: ast.expr) -> Kind | None:
+def kind_of(type: ast.expr) -> Kind | None:
     """An argument's type, as a signature of Numba's has it."""
     if isinstance(type, ast.Name):
         return None
@@ -153,23 +154,15 @@ class Entry:
         self.code = library.export_symbol(ENTRY).link(linker(), f"mlsql_{next(LIBRARIES)}")  # goes when this goes
         self.run = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 3)(self.code[ENTRY])
 
-    def words(self, kinds: Iterable[Kind | None], values: Iterable[Any]) -> list[int]:
-        """Arguments as the entry takes them."""
-        found: list[int] = []
-        for k, value in zip(kinds, values, strict=True):
-            found += [int(value)] if k is None else k.words(value)
-        return found
-
     def bind(self, *last: Any) -> Callable[..., int]:
         """The function of its first arguments, with the last ones in place."""
         first = len(self.signature.kinds) - len(last)
-        kinds = self.signature.kinds[:first]
-        behind = np.array(self.words(self.signature.kinds[first:], last), np.int64)
+        kinds, behind = self.signature.kinds[:first], packed(self.signature.kinds[first:], last)
 
         def run(*arguments: Any, held: Any = last) -> int:
             result, failure = ctypes.c_int64(), ctypes.c_void_p()
-            words = np.concatenate([np.array(self.words(kinds, arguments), np.int64), behind])
-            status = self.run(ctypes.byref(result), ctypes.byref(failure), words.ctypes.data)
+            words = packed(kinds, arguments) + behind
+            status = self.run(ctypes.byref(result), ctypes.byref(failure), words)
             if status:
                 raise InternalError(f"compiled code ended with status {status}")
             return result.value
@@ -179,6 +172,14 @@ class Entry:
     def __call__(self, *arguments: Any) -> int:
         """The function, of all its arguments."""
         return self.bind()(*arguments)
+
+
+def packed(kinds: Sequence[Kind | None], values: Sequence[Any]) -> bytes:
+    """Arguments in one piece of memory."""
+    words: list[int] = []
+    for kind, value in zip(kinds, values, strict=True):
+        words += (value,) if kind is None else kind.words(value)
+    return struct.pack(f"{len(words)}q", *words)
 
 
 @functools.cache
