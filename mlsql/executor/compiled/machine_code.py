@@ -7,7 +7,7 @@ module is plain Python, which is run as it stands, but for imports.
 
 The compiled function makes no objects of Python's and asks nobody for memory. All its arguments are words of 64 bits:
 whole numbers, and of each array what Numba knows of one (``words``). Its entry, ``ENTRY``, takes them in one piece of
-memory. All that it calls are the products of BLAS libraries and ``C_FUNCTIONS``.
+memory. All that it calls are matrix products of BLAS libraries and ``C_FUNCTIONS``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import ctypes
 import functools
 import itertools
 import struct
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -30,7 +29,8 @@ from .. import blas
 from ..device import Array, array
 
 ENTRY = "mlsql_entry"
-C_FUNCTIONS = ("cos", "memcpy", "memmove", "memset", "pow", "sched_yield", "sin")
+C_FUNCTIONS = frozenset({"cos", "pow", "sched_yield", "sin"})
+KNOWN = ("llvm.", "mlsql_")  # how names of instructions and of products (``blas.symbol``) begin
 WORDS = ("i64", "ptr")  # the types of LLVM that are words
 LIBRARIES = itertools.count(1)  # LLVM wants a name for each
 
@@ -104,11 +104,15 @@ def made(source: str, file: str) -> list[bytes]:
     exec(compile(source, file, "exec"), names)
     signature, _ = parts(source)
     [result] = names[signature.name].overloads.values()
-    symbol = result.fndesc.llvm_func_name
-    kinds = [str(a.type) for a in result.library.get_function(symbol).arguments]
+    library, symbol = result.library, result.fndesc.llvm_func_name
+    kinds = [str(a.type) for a in library.get_function(symbol).arguments]
     if len(kinds) != 2 + signature.size or not set(kinds) <= set(WORDS):
         raise InternalError(f"{signature.name} takes {kinds}")
-    return [result.library._get_compiled_object(), entry(symbol, signature.size)]
+    called = {f.name for f in library._final_module.functions if f.is_declaration}
+    strange = {n for n in called if not n.startswith(KNOWN)} - C_FUNCTIONS
+    if strange:
+        raise InternalError(f"{signature.name} calls {', '.join(sorted(strange))}")
+    return [library._get_compiled_object(), entry(symbol, signature.size)]
 
 
 def entry(symbol: str, size: int) -> bytes:
@@ -145,10 +149,10 @@ class Entry:
     """A compiled function. It runs without Python's lock, and threads may run it at the same time."""
 
     def __init__(self, signature: Signature, objects: Sequence[bytes]) -> None:
-        library = llvm.JITLibraryBuilder()
+        library = llvm.JITLibraryBuilder().add_current_process()
         for code in objects:
             library.add_object_img(code)
-        for name, place in callable_from(objects).items():
+        for name, place in products(objects).items():
             library.import_symbol(name, place)
         self.signature = signature
         self.code = library.export_symbol(ENTRY).link(linker(), f"mlsql_{next(LIBRARIES)}")  # goes when this goes
@@ -189,11 +193,9 @@ def linker() -> Any:
     return llvm.create_lljit_compiler()
 
 
-def callable_from(objects: Sequence[bytes]) -> Mapping[str, int]:
-    """The addresses of all that compiled code may call, by name; MKL is loaded if it is called."""
-    own = ctypes.cdll.msvcrt if sys.platform == "win32" else ctypes.CDLL(None)
-    found = {name: blas.address(own, name) for name in C_FUNCTIONS}
-    found |= blas.symbols(blas.numpys(), "numpy")
+def products(objects: Sequence[bytes]) -> Mapping[str, int]:
+    """The addresses of the matrix products that compiled code may call, by name; MKL is loaded if it is called."""
+    found = blas.symbols(blas.numpys(), "numpy")
     if any(blas.symbol("mkl", "").encode() in code for code in objects):
         found |= blas.symbols(blas.mkl(), "mkl")
-    return {name: place for name, place in found.items() if place}
+    return found
