@@ -99,7 +99,10 @@ def kind_of(type: ast.expr) -> Kind | None:
 
 
 def made(source: str, file: str) -> list[bytes]:
-    """The objects of a module's compiled function, which Numba compiles where the text of the module says so."""
+    """The objects of a module's compiled function, which Numba compiles where the text of the module says so.
+
+    Raises InternalError if it takes what is no word, or calls what it may not.
+    """
     names: dict[str, Any] = {}
     exec(compile(source, file, "exec"), names)
     signature, _ = parts(source)
@@ -128,7 +131,7 @@ def entry(symbol: str, size: int) -> bytes:
         }}"""
     llvm.initialize_native_asmprinter()
     target = llvm.Target.from_default_triple()
-    machine = target.create_target_machine(reloc="static", codemodel="large", jit=True)
+    machine = target.create_target_machine(jit=True)
     code: bytes = machine.emit_object(llvm.parse_assembly(text))
     return code
 
@@ -137,8 +140,10 @@ def entry(symbol: str, size: int) -> bytes:
 
 
 def linked(source: str, objects: Sequence[bytes], file: str) -> dict[str, Any]:
-    """The names of a module: its compiled function, and what is plain Python. Raises RuntimeError if an object calls
-    what it may not."""
+    """The names of a module: its compiled function, and what is plain Python.
+
+    Raises RuntimeError if these are no objects, or if they call what is not there.
+    """
     signature, plain = parts(source)
     names: dict[str, Any] = {"np": np, "array": array, signature.name: Entry(signature, objects)}
     exec(compile(plain, file, "exec"), names)
@@ -163,7 +168,7 @@ class Entry:
         first = len(self.signature.kinds) - len(last)
         kinds, behind = self.signature.kinds[:first], packed(self.signature.kinds[first:], last)
 
-        def run(*arguments: Any, held: Any = last) -> int:
+        def run(*arguments: Any, held: Any = last) -> int:  # the words say only where arrays lie: they have to stay
             result, failure = ctypes.c_int64(), ctypes.c_void_p()
             words = packed(kinds, arguments) + behind
             status = self.run(ctypes.byref(result), ctypes.byref(failure), words)
