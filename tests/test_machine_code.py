@@ -25,10 +25,10 @@ from numba.types import Array, boolean, float32, float64, int32, int64, uint16
 OPTIONS = 'error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False'
 
 
-def function(signature: str, text: str, before: str = "") -> machine_code.Entry:
+def function(signature: str, text: str, before: str = "") -> machine_code.CompiledFunction:
     """The compiled function of a text of one line or more, which is called f."""
     source = f"{HEAD}{before}\n\n@njit(int64({signature}), {OPTIONS})\n{text}"
-    found: machine_code.Entry = machine_code.linked(source, machine_code.made(source, "f.py"), "f.py")["f"]
+    found: machine_code.CompiledFunction = machine_code.linked(source, machine_code.made(source, "f.py"), "f.py")["f"]
     return found
 
 
@@ -43,7 +43,7 @@ SCALED = "int64, Array(float32, 2, 'A', readonly=True), Array(boolean, 1, 'C', r
 
 
 @pytest.fixture(scope="module")
-def scale() -> machine_code.Entry:
+def scale() -> machine_code.CompiledFunction:
     return function(SCALED, SCALE)
 
 
@@ -53,14 +53,14 @@ def arrays() -> tuple[Any, Any, Any]:
     return whole[::2, ::3], np.array([True, False, True]), np.empty((3, 2))
 
 
-def test_arrays_are_read_as_they_lie(scale: machine_code.Entry) -> None:
+def test_arrays_are_read_as_they_lie(scale: machine_code.CompiledFunction) -> None:
     x, kept, y = arrays()
     assert scale(3, x, kept, y) == x.size
     assert np.array_equal(y, np.where(kept[:, None], 2 * x, 3))
     assert scale(0, x[:0], kept[:0], y[:0]) == 0
 
 
-def test_the_last_arguments_can_be_given_before(scale: machine_code.Entry) -> None:
+def test_the_last_arguments_can_be_given_before(scale: machine_code.CompiledFunction) -> None:
     x, kept, y = arrays()
     for given in range(5):
         y[:] = 0
@@ -70,7 +70,7 @@ def test_the_last_arguments_can_be_given_before(scale: machine_code.Entry) -> No
         assert np.array_equal(y, np.where(kept[:, None], 2 * x, 3))
 
 
-def test_what_was_given_before_stays(scale: machine_code.Entry) -> None:
+def test_what_was_given_before_stays(scale: machine_code.CompiledFunction) -> None:
     bound = scale.bind(np.ones(4, bool), np.empty((4, 1000)))
     gc.collect()
     assert bound(4, np.ones((4, 1000), np.float32)) == 4000
@@ -88,13 +88,13 @@ def test_what_was_given_before_stays(scale: machine_code.Entry) -> None:
     ],
     ids=["element", "rank", "strides", "order", "readonly", "alignment"],
 )
-def test_an_array_of_another_type_is_refused(scale: machine_code.Entry, wrong: Any) -> None:
+def test_an_array_of_another_type_is_refused(scale: machine_code.CompiledFunction, wrong: Any) -> None:
     x, kept, y = arrays()
     with pytest.raises(InternalError, match="compiled code takes"):
         scale(3, *wrong(x, kept, y))
 
 
-def test_arguments_have_to_be_as_many(scale: machine_code.Entry) -> None:
+def test_arguments_have_to_be_as_many(scale: machine_code.CompiledFunction) -> None:
     with pytest.raises(ValueError, match="zip"):
         scale.bind(*arrays())()
     with pytest.raises(ValueError, match="zip"):

@@ -145,12 +145,12 @@ def linked(source: str, objects: Sequence[bytes], file: str) -> dict[str, Any]:
     Raises RuntimeError if these are no objects, or if they call what is not there.
     """
     signature, plain = parts(source)
-    names: dict[str, Any] = {"np": np, "array": array, signature.name: Entry(signature, objects)}
+    names: dict[str, Any] = {"np": np, "array": array, signature.name: CompiledFunction(signature, objects)}
     exec(compile(plain, file, "exec"), names)
     return names
 
 
-class Entry:
+class CompiledFunction:
     """A compiled function. It runs without Python's lock, and threads may run it at the same time."""
 
     def __init__(self, signature: Signature, objects: Sequence[bytes]) -> None:
