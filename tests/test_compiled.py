@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -47,9 +47,19 @@ SOLVERS = (
 # -- the module as plain Python ----------------------------------------------------------------------------------------
 
 
-def unchanged(*arguments: Any, **options: Any) -> Any:
-    """A decorator that leaves a function as it is."""
-    return lambda function: function
+def njit(*arguments: Any, **options: Any) -> Any:
+    """A decorator that compiles nothing."""
+    return Interpreted
+
+
+class Interpreted:
+    """A function that is not compiled, with what compiled ones have."""
+
+    def __init__(self, function: Callable[..., int]) -> None:
+        self.function = function
+
+    def bind(self, *last: Any) -> Callable[..., int]:
+        return lambda *first: self.function(*first, *last)
 
 
 def product(x: Array, y: Array, out: Array) -> None:
@@ -114,7 +124,7 @@ class Plain:
         names: dict[str, Any] = {}
         exec(text[0], names)
         names |= PLAIN | {
-            "njit": unchanged,
+            "njit": njit,
             "float32": np.float32,
             "float64": np.float64,
             "int32": np.int32,

@@ -63,6 +63,16 @@ def address(library: ctypes.CDLL, name: str) -> int:
         return 0
 
 
+def symbol(whose: str, name: str) -> str:
+    """What compiled code calls a product of a library: ``mlsql_mkl_sgemm`` and the like."""
+    return f"mlsql_{whose}_{name}"
+
+
+def symbols(library: Library, whose: str) -> dict[str, int]:
+    """The addresses of a library's products, by what compiled code calls them."""
+    return {symbol(whose, name): place for name, place in library.products.items()}
+
+
 @cache
 def numpys() -> Library:
     """The BLAS that NumPy calls, so that compiled and interpreted steps share one pool of threads; where none can be

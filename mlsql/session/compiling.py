@@ -16,7 +16,7 @@ from .training_plan import Planned, Settings
 if TYPE_CHECKING:
     from ..executor.compiled.source import Compiled
 
-LOADING = 0.2  # seconds to load Numba and a module that is compiled already
+LOADING = 0.03  # seconds to load LLVM and a module that is compiled already
 WORTH_SHARING = 2e-5  # seconds of a step from which on threads that share it save more than they wait for each other
 WORTH_A_LOOK = 0.2  # seconds of a run from which on it pays to make the module's text and look for it
 

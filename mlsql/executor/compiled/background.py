@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 from typing import Any
 
 from .. import cache
@@ -91,7 +91,7 @@ class Background:
         self.told.close()
         atexit.unregister(self.leave)
 
-    def module(self) -> ModuleType | None:
+    def module(self) -> SimpleNamespace | None:
         """What it compiled, once it has ended; None if that came to nothing, and ``failure`` says why."""
         self.ended()
         if self.failure is not None:

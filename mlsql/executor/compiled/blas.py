@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from ..blas import Library, numpys
+from ..blas import Library, numpys, symbol
 from .entries import IN_ANY_ORDER, Entry, added, number_by_number
 from .number import declared
 
@@ -32,10 +32,10 @@ class Gemm(NamedTuple):
 
 
 def external(library: Library, whose: str, name: str, number: ir.Type) -> Gemm:
-    """A product of a library; compiled code knows it as ``mlsql_mkl_sgemm`` and the like."""
-    symbol = f"mlsql_{whose}_{name}"
-    llvm.add_symbol(symbol, library.products[name])
-    return Gemm(symbol, ir.IntType(8 * library.integer), number)
+    """A product of a library, which Numba is to find under the name that compiled code has for it."""
+    called = symbol(whose, name)
+    llvm.add_symbol(called, library.products[name])
+    return Gemm(called, ir.IntType(8 * library.integer), number)
 
 
 class Matrix:

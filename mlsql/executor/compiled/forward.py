@@ -2,8 +2,8 @@
 
 ``forward`` is the compiled function: the kernels one after another over a tile of rows, whose intermediate values stay
 in the second-level cache, then the next tile. ``prepare`` is plain Python, called once a thread: it lays out the arena
-and the parameters. ``run``, which it returns, takes columns of any number of rows, makes the arrays of the outputs and
-calls ``forward``.
+and the parameters, and binds ``forward`` to them. ``run``, which it returns, takes columns of any number of rows, makes
+the arrays of the outputs and calls ``forward``.
 """
 
 from __future__ import annotations
@@ -138,7 +138,9 @@ class _Writer(ModuleWriter):
         kernels, outputs = self.kernels({}), [self.output(n) for n in self.fusion.outputs]
         count, tile = self.rows(self.part), self.tile()
         widths = self.widths
-        given = {self.whole.get(name, name): type for name, type in self.arguments.items()}
+        kept = [name for name in self.arguments if name not in self.whole]  # from call to call
+        type_of = self.arguments.__getitem__
+        types = ["int64", *map(type_of, self.whole), *("int64" for _ in widths), *map(type_of, kept)]
         fixed = {n: name for n, name in self.leaves.items() if not self.is_whole(n)}
         columns = {n: name for n, name in self.leaves.items() if isinstance(n, Column) and self.is_whole(n)}
         tiles = [f"{name} = {whole}[start : start + {count}]" for name, whole in self.whole.items()]
@@ -146,10 +148,10 @@ class _Writer(ModuleWriter):
             IMPORTS,
             "",
             "@njit(",
-            *wrapped(f"    int64({', '.join(['int64', *('int64' for _ in widths), *given.values()])}),"),
+            *wrapped(f"    int64({', '.join(types)}),"),
             f"    {OPTIONS},",
             ")",
-            *wrapped(f"def forward({', '.join(['rows', *widths.values(), *given])}):"),
+            *wrapped(f"def forward({', '.join(['rows', *self.whole.values(), *widths.values(), *kept])}):"),
             '    """Compute the outputs of so many rows."""',
             f"    for start in range(0, rows, {tile}):",
             f"        {count} = min({tile}, rows - start)",
@@ -161,15 +163,13 @@ class _Writer(ModuleWriter):
             '    """The compiled function with its arena and its parameters in place."""',
             f"    {count} = {tile}",
             *(f"    {line}" for line in self.setup.lines()),
+            *(f"    {line}" for line in wrapped(f"compute = forward.bind({', '.join([*map(str, widths), *kept])})")),
             "",
             *(f"    {line}" for line in wrapped(f"def run({', '.join([count, *columns.values()])}):")),
             *(f"        {line}" for line in self.call.made),
             f"        outputs = ({', '.join(outputs)},)",
             *(f"        {line}" for line in self.call.squeezed),
-            *(
-                f"        {line}"
-                for line in wrapped(f"forward({', '.join([count, *map(str, widths), *self.arguments])})")
-            ),
+            *(f"        {line}" for line in wrapped(f"compute({', '.join([count, *self.whole])})")),
             "        return outputs",
             "",
             "    return run",

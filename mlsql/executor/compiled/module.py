@@ -36,10 +36,10 @@ from mlsql.executor.compiled.functions import *
 from mlsql.executor.compiled.team import ahead, fetch, meet, share
 from mlsql.executor.device import array
 """
-OPTIONS = 'cache=True, nogil=True, error_model="numpy", fastmath={"contract"}'
+OPTIONS = 'error_model="numpy", fastmath={"contract"}, no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False'
 WIDTH = 116
 RESERVED = frozenset(
-    "prepare run arena rows outputs start s r g i j k l inf nan np njit array "
+    "prepare run compute arena rows outputs start s r g i j k l inf nan np njit array "
     "float32 float64 int32 int64 uint16 matmul matmul_mkl matmul_bf16 round_bf16 nearest plus "
     "exp log log1p tanh erf sin cos sqrt power where maximum minimum sign abs min max range "
     "across double largest least single total ahead fetch meet share first last p t tile n_tile "

@@ -1,9 +1,9 @@
 """Generated modules on disk: written once, compiled once, loaded by any later process.
 
-Numba keeps machine code only for functions that come from a file. So every module is a file of its own, in a folder of
-the user's cache that is named by the hash of all that decides its machine code: the text, the versions of Numba, LLVM
-and mlsql's own compiled functions, the processor. A module is compiled in a draft beside the others, sealed with a
-checksum of each file, and renamed: it is there whole or not at all. What does not match its seal is built again.
+A module is a folder in the user's cache with its text and its machine code (``machine_code``). It is named by the hash
+of all that decides the latter: the text, the versions of Numba, LLVM and mlsql's own compiled functions, the processor.
+A module is compiled in a draft beside the others, sealed with a checksum of each file, and renamed: it is there whole
+or not at all. What does not match its seal is built again.
 """
 
 from __future__ import annotations
@@ -16,24 +16,26 @@ import sys
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 from typing import Any
 
 from .. import cache
 from ..blas import numpys
-from . import room
+from . import machine_code, room
 
 NAME = "generated.py"
+CODE = ("code.o", "entry.o")
 SEAL = "seal.json"
 MOST_LOADED = 64  # modules that a process keeps
 HARMLESS = ("NUMBA_CACHE_DIR", "NUMBA_CACHE_LOCATOR_CLASSES", "NUMBA_DEBUG_CACHE", "NUMBA_NUM_THREADS")
 
 _lock = threading.RLock()  # held by the thread that compiles or loads
-_modules: OrderedDict[str, ModuleType] = OrderedDict()  # those of this process by their text, the last used at the end
+_modules: OrderedDict[str, SimpleNamespace] = (
+    OrderedDict()
+)  # those of this process by their text, the last used at the end
 
 
 def _after_fork() -> None:
@@ -82,7 +84,8 @@ def is_whole(folder: Path, source: str) -> bool:
     """Whether a folder holds what its seal says, machine code included."""
     try:
         seal = json.loads((folder / SEAL).read_bytes())
-        return (folder / NAME).read_bytes() == source.encode() and seal == checksums(folder) and len(seal) > 1
+        files = {NAME, *CODE}
+        return set(seal) == files and seal == checksums(folder) and (folder / NAME).read_bytes() == source.encode()
     except (OSError, ValueError, RecursionError):
         return False
 
@@ -96,7 +99,7 @@ def checksums(folder: Path) -> dict[str, str]:
 # -- loading and building ----------------------------------------------------------------------------------------------
 
 
-def loaded(source: str) -> ModuleType:
+def loaded(source: str) -> SimpleNamespace:
     """The module of a source: out of the cache if it is whole, else built. Raises OSError if no file can be written."""
     with _lock:
         return kept(source) or remembered(source, build(source))
@@ -107,7 +110,7 @@ def is_loaded(source: str) -> bool:
     return source in _modules
 
 
-def kept(source: str) -> ModuleType | None:
+def kept(source: str) -> SimpleNamespace | None:
     """The module of a source if it need not be compiled."""
     with _lock:
         if source in _modules:
@@ -118,12 +121,12 @@ def kept(source: str) -> ModuleType | None:
                 os.utime(folder)  # whoever makes room sees that it is in use
             if is_whole(folder, source):
                 return remembered(source, module_in(folder, source))
-        except Exception:  # a file went away or changed since it was checked: what fails then is up to pickle and Numba
+        except Exception:  # a file went away or changed since it was checked: what fails then is up to LLVM
             return None
         return None
 
 
-def remembered(source: str, module: ModuleType) -> ModuleType:
+def remembered(source: str, module: SimpleNamespace) -> SimpleNamespace:
     """The module, kept as the one that was used last."""
     _modules[source] = module
     _modules.move_to_end(source)
@@ -132,7 +135,7 @@ def remembered(source: str, module: ModuleType) -> ModuleType:
     return module
 
 
-def build(source: str, folder: Path | None = None) -> ModuleType:
+def build(source: str, folder: Path | None = None) -> SimpleNamespace:
     """Compile a module and keep it in a folder of modules, by default the user's, else a temporary one.
 
     Raises OSError if files can be written nowhere.
@@ -146,13 +149,15 @@ def build(source: str, folder: Path | None = None) -> ModuleType:
         return built_in(cache.temporary_folder("compiled"), source)
 
 
-def built_in(folder: Path, source: str) -> ModuleType:
+def built_in(folder: Path, source: str) -> SimpleNamespace:
     """Compile a module into a folder of modules. Raises OSError if files cannot be written there."""
     room.make_room(folder)
     name = name_of(source)
     draft = Path(tempfile.mkdtemp(prefix=f"{room.HIDDEN}{name}-", dir=folder))
     try:
         (draft / NAME).write_bytes(source.encode())
+        for file, code in zip(CODE, machine_code.made(source, str(folder / name / NAME)), strict=True):
+            (draft / file).write_bytes(code)
         module = module_in(draft, source)
         (draft / SEAL).write_text(json.dumps(checksums(draft)))
         publish(draft, folder / name, source)
@@ -173,32 +178,7 @@ def publish(draft: Path, final: Path, source: str) -> None:
             room.discard(final)
 
 
-def module_in(folder: Path, source: str) -> ModuleType:
-    """Run the module of a folder; Numba compiles it unless its machine code is there.
-
-    No bytecode is read or kept: it has no checksum.
-    """
-    file = str(folder / NAME)
-    module = ModuleType(f"mlsql_generated_{name_of(source)}")
-    module.__file__ = file
-    with _lock, beside_the_source():
-        sys.modules[module.__name__] = module  # Numba looks for it there
-        try:
-            exec(compile(source, file, "exec"), module.__dict__)
-        finally:
-            sys.modules.pop(module.__name__, None)
-    return module
-
-
-@contextmanager
-def beside_the_source() -> Iterator[None]:
-    """Numba keeps machine code where the source is, whatever it is told to do with that of other programs."""
-    import numba
-
-    config: Any = numba.config
-    told = config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES
-    config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES = "", "InTreeCacheLocator"
-    try:
-        yield
-    finally:
-        config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES = told
+def module_in(folder: Path, source: str) -> SimpleNamespace:
+    """The names of a module: its machine code and its plain Python. Raises OSError if a file cannot be read."""
+    objects = [(folder / file).read_bytes() for file in CODE]
+    return SimpleNamespace(**machine_code.linked(source, objects, str(folder / NAME)))

@@ -38,7 +38,7 @@ BF16_BYTES = 2
 Choice = Callable[[Contraction], str]  # which library computes a product: "openblas", which is NumPy's BLAS, or "mkl"
 HEAD = {  # what steps() takes besides row counts and arrays, and Numba's types
     "order": "Array(int64, 1, 'C', readonly=True)", "batch": "int64", "count": "int64", "first_step": "int64",
-    "stop_on_nan": "boolean", "losses": "Array(float64, 1, 'C')", "rates": "Array(float64, 1, 'C')",
+    "stop_on_nan": "int64", "losses": "Array(float64, 1, 'C')", "rates": "Array(float64, 1, 'C')",
 }  # fmt: skip
 TEAM = {  # what it takes besides when several threads run it
     "thread": "int64", "threads": "int64", "shares": "int64",
@@ -363,15 +363,10 @@ class _Steps(ModuleWriter):
             '    """The compiled function with its arrays in place."""',
             *(f"    {line}" for line in self.setup.lines()),
             "",
-            f"    def run({', '.join(head)}):",
             *(
                 f"    {line}"
-                for line in wrapped(
-                    f"    return steps({', '.join([*head, *counts, *map(str, self.widths), *arguments])})"
-                )
+                for line in wrapped(f"return steps.bind({', '.join([*counts, *map(str, self.widths), *arguments])})")
             ),
-            "",
-            "    return run",
             "",
         ]
         source = "\n".join(line.rstrip() for line in text)

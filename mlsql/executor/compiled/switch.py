@@ -19,7 +19,7 @@ from ..device import Array, on_lines
 if TYPE_CHECKING:
     from .forward import Forward
 
-LOAD_SECONDS = 0.2  # to load Numba and a module that is there
+LOAD_SECONDS = 0.05  # to write a module and to load it if it is there
 OTHER_PROCESS = 0.25  # what a second counts in which another process compiles, and keeps what it compiled
 
 
