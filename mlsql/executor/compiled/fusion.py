@@ -208,7 +208,7 @@ class Fusion:
             return node
         rows = loop_rows(node)
         if self.is_shared and rows == UNIT:
-            return rows, Task(node).key
+            return rows, Task(node).key, isinstance(node, Argmax)  # which every thread looks for by itself
         return rows, node in self.row_by_row
 
     @cached_property

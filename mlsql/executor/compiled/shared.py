@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 
 from ...planner.node import At, Node
-from ...planner.ops import Concat, Put, Reduce, ScatterAdd, Segment, Sum
+from ...planner.ops import Argmax, Concat, Put, Reduce, ScatterAdd, Segment, Sum
 from ...types import FLOAT, UNIT, RowSet, Type
 from .fusion import Loop, is_single
 from .loops import LoopWriter
@@ -82,15 +82,17 @@ class SharedLoopWriter(LoopWriter):
         return self.shares(self.module.rows(self.loop.rows), not self.scatters(), 1, [*before, *loop, *behind])
 
     def over_entry(self, nests: list[Nest]) -> list[str]:
-        """Shares of the numbers of an entry, if they are many; single numbers are computed by every thread."""
+        """Shares of the numbers of an entry, if they are many; single numbers, and where the best of an entry is, are
+        computed by every thread."""
         lines: list[str] = []
         for tasks, nest in zip(self.inner, nests, strict=True):
             parts = isinstance(tasks[0].node, Concat)
-            if not nest.sizes and not parts:
+            is_place = any(isinstance(t.node, Argmax) and is_single(t.node) for t in tasks)
+            if is_place or (not nest.sizes and not parts):
                 lines += [*self.starts, *nest.lines()]
                 reads = [s for t in tasks for s in self.fusion.sources(t.node) if self.module.places(s)]
                 self.is_alone = self.is_alone and not reads
-            elif parts or any(isinstance(t.node, Reduce) and not is_single(t.node) for t in tasks):
+            elif parts or any(isinstance(t.node, (Reduce, Argmax)) and not is_single(t.node) for t in tasks):
                 lines += self.shares("1", False, 1, once(nest.lines()))
             else:
                 many = math.prod(tasks[0].key) >= WORTH_SHARING and tasks[0].key[0] >= STEP
