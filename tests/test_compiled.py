@@ -18,7 +18,7 @@ from random_models import bound, model_text, value
 
 import mlsql
 from mlsql.errors import ProgrammingError
-from mlsql.executor.compiled import lower, shared, source, tiles
+from mlsql.executor.compiled import lower, shared, steps, tiles
 from mlsql.executor.compiled.pace import Pace
 from mlsql.executor.compiled.source import compiled
 from mlsql.executor.compiled.trainer import CompiledTrainer
@@ -270,7 +270,7 @@ def turns_of(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(Turns, "seed", request.param)
     monkeypatch.setattr(shared, "WORTH_SHARING", 1)
     monkeypatch.setattr(shared, "STEP", 1)
-    monkeypatch.setattr(source, "STEP", 1)
+    monkeypatch.setattr(steps, "STEP", 1)
 
 
 @pytest.mark.parametrize("share", range(5))
