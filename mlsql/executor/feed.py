@@ -13,6 +13,7 @@ import numpy as np
 from ..record import record
 from .device import Array
 
+WORTH_A_THREAD = 1 << 16  # rows from which on an order is drawn beside the epoch before it
 MANY_ROWS = 1 << 20  # from which on an order does not fit into a cache
 
 
@@ -57,13 +58,15 @@ class InMemory:
 
     def order(self) -> Array:
         """A random order. That of a large table is drawn by another thread while the epoch before it runs."""
-        if self.rows < MANY_ROWS:
-            return self.rng.permutation(self.positions)
+        if self.rows < WORTH_A_THREAD:
+            return self.draw()
         drawn = self.draw() if self.drawing is None else self.drawing.result()
         self.drawing = drawer(os.getpid()).submit(self.draw)
         return drawn
 
     def draw(self) -> Array:
+        if self.rows < MANY_ROWS:
+            return self.rng.permutation(self.positions)
         from .shuffle import shuffled
 
         return shuffled(self.positions, self.rng)
