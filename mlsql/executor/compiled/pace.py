@@ -15,6 +15,7 @@ FEW_STEPS, TRIAL_SECONDS = 6, 0.02
 HOPELESS = 4.0  # times as slow
 FIRST_TRIAL = 0.1  # seconds until the first trial: caches are filled by then, and threads are awake
 FIRST_AGAIN, LAST_AGAIN, BACK_OFF = 0.25, 8.0, 3  # seconds to the next trial; more with every trial that loses
+BETWEEN = 10  # steps at least from one trial to the next: a step of a trial may take twice as long
 FASTEST_GROWTH = 8  # a stride is at most so many times as long as the one before
 
 
@@ -34,7 +35,7 @@ class Pace:
             return self.best, 1 if not self.steps else FEW_STEPS
         if self.others and self.trying is not None:
             return self.others[0], max(1, int(TRIAL_SECONDS / self.each))
-        if self.others and self.since > self.again:
+        if self.others and self.since > max(self.again, BETWEEN * self.each):
             return self.others[0], max(1, min(FEW_STEPS, int(TRIAL_SECONDS / self.each)))
         most = min(STRIDE_SECONDS / self.each, FASTEST_GROWTH * self.steps)
         return self.best, max(1, int(most))
