@@ -21,6 +21,7 @@ CONNECT = "import mlsql, sys\ncon = mlsql.connect(sys.argv[1])\n"
 TRAIN = CONNECT + 'con.execute("TRAIN net ON points WITH SGD (epochs = 1, batch_size = 32)").fetchall()'
 CLASSES = CONNECT + 'con.execute("TRAIN kinds ON points WITH SGD (epochs = 1, batch_size = 32)").fetchall()'
 PREDICT = CONNECT + 'con.execute("SELECT PREDICT(line, x) AS y FROM points LIMIT 3").fetchall()'
+EXPLAIN = CONNECT + 'con.execute("EXPLAIN TRAIN net ON points WITH SGD (epochs = 1)").fetchall()'
 
 LIBRARIES = ("numpy", "pyarrow", "duckdb", "sqlglot")
 HEAVY = ("pandas", "polars", "scipy", "numba", "llvmlite", "cupy", "torch", "sklearn")
@@ -106,6 +107,19 @@ def test_training_a_network_loads_neither_pandas_nor_a_compiler_nor_what_other_s
     assert among(modules, (*HEAVY, "pyarrow.compute", *rooms)) == []
 
 
-@pytest.mark.parametrize("program", [CLASSES, PREDICT], ids=["vocabulary", "predict"])
+def test_a_database_learns_what_the_cache_knows_of_the_machine_without_pandas(
+    database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLSQL_CACHE", str(tmp_path))
+    monkeypatch.setenv("MLSQL_MACHINE", "measured")
+    loaded(CONNECT + 'con.execute("CALIBRATE").fetchall()', database)
+    with mlsql.connect(str(database)) as con:
+        con.execute("DELETE FROM mlsql.machine")
+    assert among(loaded(TRAIN, database), (*HEAVY, "pyarrow.compute")) == []
+    with mlsql.connect(str(database)) as con:
+        assert con.execute("SELECT count(*) FROM mlsql.machine").fetchall() != [(0,)]
+
+
+@pytest.mark.parametrize("program", [CLASSES, PREDICT, EXPLAIN], ids=["vocabulary", "predict", "explain"])
 def test_arrays_go_to_arrow_and_back_without_pandas(database: Path, program: str) -> None:
     assert among(loaded(program, database), HEAVY) == []

@@ -6,6 +6,9 @@ its arrays import ``pyarrow.compute``: more than a short TRAIN takes. What is he
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 
@@ -39,6 +42,30 @@ def from_numpy(array: Array) -> pa.Array:
         return pa.Array.from_buffers(pa.bool_(), len(array), [None, bits])
     buffer = pa.py_buffer(np.ascontiguousarray(array))
     return pa.Array.from_buffers(pa.from_numpy_dtype(array.dtype), len(array), [None, buffer])
+
+
+def from_list(values: Sequence[Any], kind: pa.DataType | None = None) -> pa.Array:
+    """Python values as an Arrow array; without a type it is the one that Arrow infers. None is NULL.
+
+    Text, integers of 64 bits and doubles are built here; the rest, which our own small tables seldom hold, by Arrow.
+    """
+    kinds = {type(v) for v in values if v is not None}
+    present = pa.py_buffer(np.packbits(np.array([v is not None for v in values], bool), bitorder="little"))
+    if kinds == {str} and kind in (None, pa.string()):
+        return pa.Array.from_buffers(pa.string(), len(values), [present, *_texts(values)])
+    for python, arrow in ((int, pa.int64()), (float, pa.float64())):
+        if kinds == {python} and kind in (None, arrow):
+            numbers = np.array([python(0) if v is None else v for v in values])
+            if numbers.dtype == arrow.to_pandas_dtype():  # else an integer needs more than 64 bits
+                return pa.Array.from_buffers(arrow, len(values), [present, pa.py_buffer(numbers)])
+    return pa.array(values, kind)
+
+
+def _texts(values: Sequence[str | None]) -> tuple[pa.Buffer, pa.Buffer]:
+    """Text as Arrow keeps it: where each begins, and all of them end to end."""
+    encoded = [b"" if v is None else v.encode() for v in values]
+    ends = np.cumsum([0, *map(len, encoded)]).astype(np.int32)
+    return pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))
 
 
 def list_sizes(column: pa.Array) -> Array:

@@ -6,8 +6,6 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from ..executor import measured
 from ..executor.catalog import Catalog, now
 from ..executor.device import identity
@@ -17,9 +15,12 @@ from ..optimizer.cost import total
 from ..optimizer.machine import Machine
 from ..parser.statements import Calibrate
 from .core import Session, runs
+from .rows import small_table
 from .training_plan import Planned, plan_training
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from ..executor.device import Identity
 
 DEFAULT, MEASURED = "default", "measured"
@@ -124,8 +125,7 @@ def rate_rows(machine: Machine) -> pa.Table:
     for name, value, unit, description in machine.rates():
         title = titles.get(name.partition("_")[0])
         rows.append((name, value, unit, f"{title}: {description}" if title else description))
-    columns = zip(*rows, strict=True)
-    return pa.table(dict(zip(("name", "value", "unit", "description"), map(list, columns), strict=True)))
+    return small_table(dict(zip(("name", "value", "unit", "description"), zip(*rows, strict=True), strict=True)))
 
 
 @runs(Calibrate)

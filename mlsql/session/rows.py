@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from ..executor.arrow import from_list
 from ..executor.results import Column
 
 if TYPE_CHECKING:
@@ -16,9 +17,15 @@ if TYPE_CHECKING:
 SQL_TYPES = {str: "VARCHAR", bool: "BOOLEAN", int: "BIGINT", float: "DOUBLE", type(None): "DOUBLE"}
 
 
-def table_rows(session: Session, columns: Mapping[str, Sequence[Any] | pa.Array]) -> Rows:
+def table_rows(session: Session, columns: Mapping[str, Sequence[Any] | pa.Array | pa.ChunkedArray]) -> Rows:
     """Rows from columns by name."""
-    return session.storage.table_rows(pa.table(dict(columns)))
+    return session.storage.table_rows(small_table(columns))
+
+
+def small_table(columns: Mapping[str, Sequence[Any] | pa.Array | pa.ChunkedArray]) -> pa.Table:
+    """An Arrow table of columns by name, without what Arrow loads to look through a list."""
+    known = (pa.Array, pa.ChunkedArray)
+    return pa.table({name: c if isinstance(c, known) else from_list(c) for name, c in columns.items()})
 
 
 def one_row(session: Session, values: Mapping[str, Any]) -> Rows:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from ..optimizer.rule import QUERY_RULES, RULES, TEXTS, Rule
 from .core import Session
+from .rows import small_table
 
 FIELDS = [name for name in TEXTS if name != "example"]
 MENTIONED = re.compile(r'\bmlsql"?\s*\.\s*"?rules\b', re.IGNORECASE)
@@ -26,7 +27,7 @@ def every_rule() -> dict[str, Rule]:
 
 def rules_table() -> pa.Table:
     """A row a rule."""
-    return pa.table({f: [getattr(r, f) for r in every_rule().values()] for f in FIELDS})
+    return small_table({f: [getattr(r, f) for r in every_rule().values()] for f in FIELDS})
 
 
 def keep_rules(session: Session, text: str) -> None:

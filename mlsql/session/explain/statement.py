@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from ...errors import NotSupportedError
+from ...executor.arrow import from_list
 from ...executor.results import Rows
 from ...explain.formats import rendered
 from ...explain.steps import (
@@ -139,4 +140,4 @@ def view_rows(session: Session, views: Sequence[PlanView], options: Options) -> 
 def typed_rows(session: Session, columns: Mapping[str, Sequence[Any]]) -> Rows:
     """Rows whose columns have their types even where all is unknown, or where there are no rows."""
     types = {name: pa.float64() if name in FIGURES else pa.string() for name in columns}
-    return table_rows(session, {name: pa.array(values, types[name]) for name, values in columns.items()})
+    return table_rows(session, {name: from_list(values, types[name]) for name, values in columns.items()})
