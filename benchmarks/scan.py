@@ -31,7 +31,7 @@ MODELS = {
     "array": (f"x FLOAT[{WIDTH}]", "x"),
 }
 CONTENDERS = ("mlsql", "reader", "batches")
-BATCH_ROWS = 65_536  # that mlsql reads at a time
+BATCH_ROWS = 16_384  # that mlsql reads at a time here
 PROCESSES = 5  # for first runs
 
 

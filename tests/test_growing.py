@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+from arriving import TABLE, arrived
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlsql.executor.growing import Growing
-from mlsql.types import BIGINT, FLOAT, RowSet, Type
+from mlsql.types import BIGINT, FLOAT, Type
 
-TABLE = RowSet("table")
 TYPES = {"x": Type(TABLE, FLOAT, (2,)), "k": Type(TABLE, BIGINT), "a": Type(TABLE, FLOAT), "b": Type(TABLE, FLOAT)}
 
 
@@ -21,7 +21,7 @@ def test_batches_end_to_end(sizes: list[int], expected: int, together: list[tupl
         numbers = np.arange(start, start + size)
         single = numbers.astype("float32")
         batches.append({"x": np.stack([single, -single], 1), "k": numbers, "a": single + 1, "b": single + 2})
-        growing.add(batches[-1], size)
+        growing.add(arrived(batches[-1]))
         start += size
     found = growing.columns()
     assert growing.rows == start

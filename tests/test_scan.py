@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from arriving import arrived
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,7 +28,7 @@ ROWS = 9_000  # several batches, see small_batches
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
-    monkeypatch.setattr(dataset, "BATCH_BYTES", 1)
+    monkeypatch.setattr(dataset, "BATCH_ROWS", dataset.VECTOR_ROWS)
 
 
 @pytest.fixture
@@ -171,11 +172,11 @@ def test_training_gives_the_same_bits_for_columns_and_for_an_array(solver):
 @settings(deadline=None)  # the first example compiles
 @given(st.integers(2, 9), st.integers(1, 150), st.integers(0, 3), st.sampled_from(["f4", "f8", "i4", "i8", "?"]))
 def test_both_ways_of_placing_are_numpys_stack(count, rows, before, dtype):
-    columns = [(np.arange(rows) * (k + 3) % 11 % 2 + k).astype(dtype) for k in range(count)]
+    columns = {f"x{k}": (np.arange(rows) * (k + 3) % 11 % 2 + k).astype(dtype) for k in range(count)}
     for place in (numpy_place, place_columns):
         whole = np.zeros((before + rows + 1, count), dtype)
-        place(columns, whole[before : before + rows])
-        np.testing.assert_array_equal(whole[before : before + rows], np.stack(columns, 1))
+        place(arrived(columns), list(columns), whole[before : before + rows])
+        np.testing.assert_array_equal(whole[before : before + rows], np.stack(list(columns.values()), 1))
         assert not whole[:before].any()
         assert not whole[before + rows :].any()
 

@@ -17,16 +17,18 @@ from ..planner.model import DataColumn, Model
 from ..planner.ops import Column
 from ..record import record
 from ..types import Element, Type, concrete, shape_text
+from .batch import Batch, Reading
 from .device import Array
 from .growing import Growing
-from .load import leaf_arrays
 from .matrix import side_by_side
 from .storage import Storage
 from .vocabulary import Keys, Lookup, distinct, typed
 
-BATCH_ROWS = 122_880  # one of DuckDB's row groups, which no batch of its exceeds
 VECTOR_ROWS = 2048  # DuckDB's unit
-BATCH_BYTES = 8 << 20  # a batch that is still in the cache when its rows are copied to their place
+BATCH_ROWS = 65_536  # that are read at a time, at most
+WORTH_A_BATCH = 16_384  # rows for which a batch's own costs do not matter
+BATCH_BYTES = 2 << 20  # a batch that is still in the second-level cache when its rows are copied to their place
+MOST_BYTES = 8 << 20  # a batch that is still in the third-level cache then
 WINDOW = 1 << 20  # rows of which a share is held out at a time
 REMEMBERED = 16  # such windows, a megabyte each
 
@@ -277,20 +279,21 @@ def load(
     fillings: Mapping[str, Array],
 ) -> Dataset:
     """Read leaves of a model from a source. Raises DataError for NULLs, wrong lengths and unknown labels."""
-    sql, _ = reading(source, model, leaves)
-    expected = storage.estimated_rows(sql, source.query.values) or 0
+    expected = storage.estimated_rows(f"SELECT 1 FROM {source.query.text}", source.query.values) or 0
     types = {name: leaf.column.type for name, leaf in leaves.items()}
     growing = Growing(types, expected, together(model, leaves))
 
     def fill() -> None:
-        for arrays, rows in batches(storage, source, model, leaves, classes, fillings):
-            growing.add(arrays, rows)
+        for batch in batches(storage, source, model, leaves, classes, fillings):
+            growing.add(batch)
 
     storage.attend(fill)
     return Dataset(growing.columns(), growing.rows)
 
 
-def reading(source: Source, model: Model, leaves: Mapping[str, DataColumn]) -> tuple[str, list[tuple[DataColumn, ...]]]:
+def reading_sql(
+    source: Source, model: Model, leaves: Mapping[str, DataColumn]
+) -> tuple[str, list[tuple[DataColumn, ...]]]:
     """The query that reads leaves of a model, and the leaves that each of its columns gives."""
     groups = by_source(leaves.values())
     items = [f"{source_sql(g[0], model, source)} AS c{i}" for i, g in enumerate(groups)]
@@ -305,21 +308,16 @@ def batches(
     classes: Classes,
     fillings: Mapping[str, Array],
     most: int = BATCH_ROWS,
-) -> Iterator[tuple[dict[str, Array], int]]:
-    """The rows of a source as they come, at most so many at a time, each batch with how many it has.
-
-    Raises what ``load`` raises.
-    """
-    sql, groups = reading(source, model, leaves)
+) -> Iterator[Batch]:
+    """The rows of a source as they come, at most so many at a time."""
+    sql, groups = reading_sql(source, model, leaves)
     found = lookups(storage, leaves.values(), classes)
-    first_row = 1
+    reading, first_row = None, 1
     count = min(most, batch_rows(leaf.column.type for leaf in leaves.values()))
-    for batch in storage.read(sql, source.query.values, count):
-        arrays: dict[str, Array] = {}
-        for i, group in enumerate(groups):
-            arrays |= leaf_arrays(batch.column(i), group, found, fillings, first_row)
-        first_row += batch.num_rows
-        yield arrays, batch.num_rows
+    for arrow in storage.read(sql, source.query.values, count):
+        reading = reading or Reading(arrow.schema, groups, found, fillings)
+        yield Batch(arrow, reading, first_row)
+        first_row += arrow.num_rows
 
 
 def source_sql(leaf: DataColumn, model: Model, source: Source) -> str:
@@ -336,10 +334,10 @@ def source_sql(leaf: DataColumn, model: Model, source: Source) -> str:
 
 
 def batch_rows(types: Iterable[Type]) -> int:
-    """How many rows of some columns are read at a time."""
-    row_bytes = sum(math.prod(concrete(t.shape)) * t.element.bytes for t in types)
-    vectors = BATCH_BYTES // (VECTOR_ROWS * max(1, row_bytes))
-    return min(max(1, vectors) * VECTOR_ROWS, BATCH_ROWS)
+    """How many rows of some columns are read at a time: a power of two, as are the buffers that DuckDB makes."""
+    row_bytes = max(1, sum(math.prod(concrete(t.shape)) * t.element.bytes for t in types))
+    rows = max(BATCH_BYTES // row_bytes, min(WORTH_A_BATCH, MOST_BYTES // row_bytes))
+    return min(max(1 << rows.bit_length() >> 1, VECTOR_ROWS), BATCH_ROWS)
 
 
 def together(model: Model, leaves: Mapping[str, DataColumn]) -> list[tuple[str, ...]]:

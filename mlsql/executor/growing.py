@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..types import Type, concrete
+from .batch import Batch
 from .device import Array
 from .matrix import placing
 
@@ -24,38 +25,38 @@ class Growing:
         grouped = {name for names in together for name in names}
         self.groups = [*together, *((name,) for name in types if name not in grouped)]
         self.arrays: dict[tuple[str, ...], Array] = {}
-        self.first: Mapping[str, Array] = {}  # a batch that is not copied yet
+        self.first: Batch | None = None  # that is not copied yet
         self.rows = 0
         self.place = placing(expected * sum(types[n].element.bytes for n in grouped))
 
-    def add(self, batch: Mapping[str, Array], rows: int) -> None:
+    def add(self, batch: Batch) -> None:
         """Add some rows of every column."""
         if not self.rows:
             self.first = batch
         else:
-            if self.first:
-                self.put(self.first, 0, self.rows)
-                self.first = {}
-            self.put(batch, self.rows, self.rows + rows)
-        self.rows += rows
+            if self.first is not None:
+                self.put(self.first, 0)
+                self.first = None
+            self.put(batch, self.rows)
+        self.rows += batch.rows
 
-    def put(self, batch: Mapping[str, Array], start: int, stop: int) -> None:
+    def put(self, batch: Batch, start: int) -> None:
         """Copy some rows of every column to their place."""
         for names in self.groups:
-            parts = [batch[name] for name in names]
-            window = self.room(names, parts[0], stop)[start:stop]
+            window = self.room(names, start + batch.rows)[start : start + batch.rows]
             if len(names) == 1:
-                window[...] = parts[0]
+                window[...] = batch[names[0]]
             else:
-                self.place(parts, window)
+                self.place(batch, names, window)
 
-    def room(self, names: tuple[str, ...], like: Array, rows: int) -> Array:
+    def room(self, names: tuple[str, ...], rows: int) -> Array:
         """The array of a group of columns, made larger if it is too short for so many rows."""
         array = self.arrays.get(names)
         if array is None or len(array) < rows:
             have = 0 if array is None else len(array)
-            entry = like.shape[1:] if len(names) == 1 else (len(names),)
-            larger = np.empty((max(rows, self.expected, 2 * have), *entry), like.dtype)
+            declared = self.types[names[0]]
+            entry = concrete(declared.shape) if len(names) == 1 else (len(names),)
+            larger = np.empty((max(rows, self.expected, 2 * have), *entry), declared.element.storage)
             if array is not None:
                 larger[: self.rows] = array[: self.rows]
             self.arrays[names] = array = larger
@@ -65,7 +66,7 @@ class Growing:
         """What has arrived."""
         if not self.rows:
             return {n: np.empty((0, *concrete(t.shape)), t.element.storage) for n, t in self.types.items()}
-        if self.first:
+        if self.first is not None:
             return dict(self.first)
         found: dict[str, Array] = {}
         for names, array in self.arrays.items():

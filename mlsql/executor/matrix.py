@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,7 +17,10 @@ from ..planner.node import Node, substitute, walk
 from ..planner.ops import Cast, Column, Concat, Reshape
 from .device import Array, loaded, place_parts
 
-Place = Callable[[Sequence[Array], Array], None]
+if TYPE_CHECKING:
+    from .batch import Batch
+
+Place = Callable[["Batch", Sequence[str], Array], None]
 
 WORTH_LOADING = 128 << 20  # bytes of columns for which machine code saves the time that loading LLVM takes
 
@@ -91,9 +95,9 @@ def placing(nbytes: int) -> Place:
     return loaded("transposing", "place_columns") if is_worth_it else numpy_place
 
 
-def numpy_place(columns: Sequence[Array], window: Array) -> None:
+def numpy_place(batch: Batch, names: Sequence[str], window: Array) -> None:
     """Copy columns of numbers into the rows of a matrix, by NumPy."""
-    place_parts(columns, [window[:, k] for k in range(len(columns))])
+    place_parts([batch[name] for name in names], [window[:, k] for k in range(len(names))])
 
 
 def address(array: Array) -> int:

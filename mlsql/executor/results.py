@@ -173,13 +173,11 @@ class ArrowRows(Rows):
         self._is_lent = True
         return pa.RecordBatchReader.from_batches(self._schema, self._resized(batch_rows))
 
-    def stream(self) -> pa.RecordBatchReader:
-        """The rows that are left as a stream of Arrow batches as they came: none is copied."""
-        import pyarrow as pa
-
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The rows that are left, as they came: none is copied."""
         self._check_open()
         self._is_lent = True
-        return pa.RecordBatchReader.from_batches(self._schema, self._rest())
+        return self._rest()
 
     def _fetch(self, size: int | None) -> Values:
         rows: Values = []
@@ -208,8 +206,8 @@ class ArrowRows(Rows):
         """The batches that are left, the first one without the rows that are given out."""
         while self._batch is not None or self._advance():
             assert self._batch is not None
-            batch, self._batch, self._values = self._batch.slice(self._at), None, []
-            yield batch
+            batch, self._batch, self._values = self._batch, None, []
+            yield batch.slice(self._at) if self._at else batch
 
     def _arrow(self) -> pa.Table:
         import pyarrow as pa

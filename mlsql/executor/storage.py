@@ -73,11 +73,11 @@ class Storage:
             con.execute(sql, _given(parameters))
             return con.fetchall() if con.description else []
 
-    def read(self, sql: str, parameters: Parameters = None, batch_rows: int = BATCH_ROWS) -> pa.RecordBatchReader:
-        """A query of mlsql's own, as a stream of Arrow batches of about so many rows, as DuckDB makes them."""
+    def read(self, sql: str, parameters: Parameters = None, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+        """A query of mlsql's own, as Arrow batches of about so many rows, as DuckDB makes them: none is copied."""
         con = self._free()
         with self.translated():
-            return self._arrow_rows(con.sql(sql, params=_given(parameters)), batch_rows).stream()
+            return self._arrow_rows(con.sql(sql, params=_given(parameters)), batch_rows).batches()
 
     def attend(self, read: Callable[[], None]) -> None:
         """``read()``, which reads a stream to its end, so that Ctrl-C stops it."""

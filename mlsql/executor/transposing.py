@@ -12,9 +12,9 @@ from functools import cache
 from typing import Any
 
 import llvmlite.binding as llvm
-import numpy as np
 from llvmlite import ir
 
+from .batch import Batch
 from .device import LINE_BYTES, Array
 from .matrix import address, numpy_place
 
@@ -33,16 +33,14 @@ AHEAD = 8  # lines of the cache of a column, fetched before they are needed
 TO_READ_IN_SECOND_LEVEL = (INT(0), INT(2), INT(1))  # what is fetched: not to be written, into which cache, data
 
 
-def place_columns(columns: Sequence[Array], window: Array) -> None:
+def place_columns(batch: Batch, names: Sequence[str], window: Array) -> None:
     """Copy columns of numbers into the rows of a dense row-major matrix of their type."""
     if min(window.shape) < SIDE:
-        numpy_place(columns, window)
+        numpy_place(batch, names, window)
         return
-    dense = [np.ascontiguousarray(c) for c in columns]
-    starts = np.array([address(c) for c in dense], np.uintp)
-    code = engine(window.itemsize)
-    place = SIGNATURE(code.get_function_address("place"))
-    place(address(starts), len(dense), len(window), address(window))
+    starts = batch.starts(names)
+    place = SIGNATURE(engine(window.itemsize).get_function_address("place"))
+    place(address(starts), len(names), len(window), address(window))
 
 
 @cache

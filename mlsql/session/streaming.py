@@ -207,10 +207,11 @@ def read(
     parts = batches(
         session.storage, source, model, used_leaves(model), rows.classes, rows.fillings, streaming.batch_rows
     )
-    for arrays, count in parts:
-        check_labels(model, Dataset(arrays, count), query, first_row)
-        first_row += count
-        yield arrays, count
+    for batch in parts:
+        columns = dict(batch)
+        check_labels(model, Dataset(columns, batch.rows), query, first_row)
+        first_row += batch.rows
+        yield columns, batch.rows
 
 
 def validation_source(session: Session, query: Query, model: Model) -> Source:
