@@ -14,7 +14,7 @@ from ..record import record
 from .device import Array
 
 WORTH_A_THREAD = 1 << 16  # rows from which on an order is drawn beside the epoch before it
-MANY_ROWS = 1 << 20  # from which on an order does not fit into a cache
+MANY_ROWS = 1 << 18  # from which on an order is computed by machine code, which takes a moment to load
 
 
 @record
@@ -50,11 +50,14 @@ class InMemory:
         self.columns, self.positions, self.rows = columns, rows, len(rows)
         self.batch_size = min(batch_size or self.rows, self.rows)
         self.shuffle, self.rng = shuffle, np.random.default_rng([seed, 1])
-
         self.drawing: Future[Array] | None = None  # the order of the next epoch
+        self.spare: list[Array] = []  # memory of orders that are used up
 
     def blocks(self) -> Iterator[Block]:
-        yield Block(self.columns, self.order() if self.shuffle else self.positions)
+        order = self.order() if self.shuffle else self.positions
+        yield Block(self.columns, order)
+        if self.shuffle and self.rows >= MANY_ROWS:
+            self.spare.append(order)
 
     def order(self) -> Array:
         """A random order. That of a large table is drawn by another thread while the epoch before it runs."""
@@ -69,7 +72,11 @@ class InMemory:
             return self.rng.permutation(self.positions)
         from .shuffle import shuffled
 
-        return shuffled(self.positions, self.rng)
+        order = self.spare.pop() if self.spare else np.empty(self.rows, np.int64)
+        shuffled(order, self.rng)
+        if self.positions[-1] != self.rows - 1:  # they ascend, so these are not all rows from the first one on
+            return self.positions[order]
+        return order
 
     def close(self) -> None:
         """Wait for what is being drawn."""

@@ -5,20 +5,18 @@ LLVM makes the code when it is first called, without Numba, which takes several 
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 
+from .assembly import BYTES, INT, NOTHING, WORD, engine, least, steps
 from .batch import Batch
 from .device import LINE_BYTES, Array
 from .matrix import address, numpy_place
 
-WORD, INT, BYTES = ir.IntType(64), ir.IntType(32), ir.IntType(8).as_pointer()
 SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
 
 SIDE = 4  # of a square of numbers: four FLOATs fill a register that every processor has
@@ -39,19 +37,14 @@ def place_columns(batch: Batch, names: Sequence[str], window: Array) -> None:
         numpy_place(batch, names, window)
         return
     starts = batch.starts(names)
-    place = SIGNATURE(engine(window.itemsize).get_function_address("place"))
+    place = SIGNATURE(code(window.itemsize).get_function_address("place"))
     place(address(starts), len(names), len(window), address(window))
 
 
 @cache
-def engine(itemsize: int) -> Any:
+def code(itemsize: int) -> Any:
     """What holds the machine code for numbers of so many bytes."""
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    module = llvm.parse_assembly(str(program(ir.IntType(8 * itemsize))))
-    made = llvm.create_mcjit_compiler(module, llvm.Target.from_default_triple().create_target_machine())
-    made.finalize_object()
-    return made
+    return engine(program(ir.IntType(8 * itemsize)))
 
 
 def program(number: ir.IntType) -> ir.Module:
@@ -61,48 +54,29 @@ def program(number: ir.IntType) -> ir.Module:
     cache. The processor alone fetches too little ahead from so many places.
     """
     module = ir.Module("transposing")
-    pointer, nothing, bytes_ = number.as_pointer(), ir.VoidType(), number.width // 8
-    function = ir.Function(module, ir.FunctionType(nothing, (pointer.as_pointer(), WORD, WORD, pointer)), "place")
-    prefetch = ir.Function(module, ir.FunctionType(nothing, (BYTES, INT, INT, INT)), "llvm.prefetch.p0")
+    pointer, bytes_ = number.as_pointer(), number.width // 8
+    function = ir.Function(module, ir.FunctionType(NOTHING, (pointer.as_pointer(), WORD, WORD, pointer)), "place")
+    prefetch = ir.Function(module, ir.FunctionType(NOTHING, (BYTES, INT, INT, INT)), "llvm.prefetch.p0")
     columns, count, rows, window = function.args
     builder = ir.IRBuilder(function.append_basic_block())
     numbers = ir.VectorType(number, SIDE).as_pointer()
-    with steps(builder, WORD(0), rows, LINE_BYTES // bytes_) as first:
+    with steps(builder, WORD(0), rows, LINE_BYTES // bytes_) as lines:
+        first = lines.at
         behind = least(builder, builder.add(first, WORD(LINE_BYTES // bytes_)), rows)
-        with steps(builder, WORD(0), count, SIDE) as at:
-            column = least(builder, at, builder.sub(count, WORD(SIDE)))
+        with steps(builder, WORD(0), count, SIDE) as columns_:
+            column = least(builder, columns_.at, builder.sub(count, WORD(SIDE)))
             starts = [builder.load(builder.gep(columns, [builder.add(column, WORD(k))])) for k in range(SIDE)]
             for start in starts:
                 later = builder.gep(start, [builder.add(first, WORD(AHEAD * LINE_BYTES // bytes_))])
                 builder.call(prefetch, (builder.bitcast(later, BYTES), *TO_READ_IN_SECOND_LEVEL))
-            with steps(builder, first, behind, SIDE) as at:
-                row = least(builder, at, builder.sub(behind, WORD(SIDE)))
+            with steps(builder, first, behind, SIDE) as rows_:
+                row = least(builder, rows_.at, builder.sub(behind, WORD(SIDE)))
                 square = [builder.load(builder.bitcast(builder.gep(s, [row]), numbers), align=bytes_) for s in starts]
                 for i, values in enumerate(transposed(builder, square)):
                     offset = builder.add(builder.mul(builder.add(row, WORD(i)), count), column)
                     builder.store(values, builder.bitcast(builder.gep(window, [offset]), numbers), align=bytes_)
     builder.ret_void()
     return module
-
-
-@contextlib.contextmanager
-def steps(builder: ir.IRBuilder, start: Any, stop: Any, step: int) -> Iterator[Any]:
-    """The code inside runs for ``start`` and every step-th number behind it that is below ``stop``."""
-    before, inside, behind = builder.block, builder.append_basic_block(), builder.append_basic_block()
-    builder.branch(inside)
-    builder.position_at_end(inside)
-    at = builder.phi(WORD)
-    yield at
-    following = builder.add(at, WORD(step))
-    at.add_incoming(start, before)
-    at.add_incoming(following, builder.block)
-    builder.cbranch(builder.icmp_unsigned("<", following, stop), inside, behind)
-    builder.position_at_end(behind)
-
-
-def least(builder: ir.IRBuilder, x: Any, y: Any) -> Any:
-    """The smaller one of two numbers."""
-    return builder.select(builder.icmp_unsigned("<", x, y), x, y)
 
 
 def transposed(builder: ir.IRBuilder, lines: Sequence[Any]) -> list[Any]:

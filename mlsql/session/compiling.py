@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 LOADING = 0.03  # seconds to load LLVM and a module that is compiled already
 WORTH_SHARING = 2e-5  # seconds of a step from which on threads that share it save more than they wait for each other
+MEETING = 1.2e-6  # seconds that sharing the loops of a shorter step has to save for each time that the threads meet
 WORTH_A_LOOK = 0.2  # seconds of a run from which on it pays to make the module's text and look for it
 
 
@@ -74,11 +75,13 @@ def module_of(session: Session, planned: Planned, settings: Settings) -> Compile
     is_deterministic, machine = bool(settings.options["deterministic"]), planned.machine
     library = chooser(session.blas, machine, is_deterministic)
     module = compiled(planned.loop, blas=library)
-    if isinstance(module, str) or is_deterministic:
+    if isinstance(module, str) or is_deterministic or (alone := compiled_seconds(module, machine)) < MEETING:
         return module
-    if compiled_seconds(module, machine) < WORTH_SHARING:
-        return module
-    return compiled(planned.loop, cores(), library)
+    shared = compiled(planned.loop, cores(), library)
+    if isinstance(shared, str) or alone >= WORTH_SHARING:
+        return shared
+    saved = alone - compiled_seconds(shared, machine)
+    return shared if saved > MEETING * shared.meetings else module
 
 
 def compiled_seconds(module: Compiled, machine: Machine) -> float:

@@ -5,12 +5,16 @@ arithmetic and the functions of ``functions.py`` work number by number, and ``to
 numbers would run mostly outside the vector registers, since LLVM lets it take four of them at a time; and what such
 loops fold over rows would go through memory for each row.
 
-An entry is kept as LLVM vectors of 16 numbers and one for the rest, whose last numbers may be anything: they are
-neither read from memory, nor stored, nor folded.
+An entry is kept as LLVM vectors of 16 numbers and a shorter one for the rest, which begins as early as it has to for
+ending where the entry does: its first numbers are those of the vector before once more, and are not folded twice. To
+read only some numbers of a vector would take as long as to wait for the next line of memory, if it reaches there. Of
+fewer numbers than the smallest vector has room for, the last ones may be anything: they are neither read from memory,
+nor stored, nor folded.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 from collections.abc import Callable, Sequence
@@ -69,13 +73,25 @@ class Entry(types.Type):
     @property
     def sizes(self) -> list[int]:
         """How many numbers each vector has room for."""
-        rest = self.count % LANES
-        return [LANES] * (self.count // LANES) + ([max(LEAST, 1 << (rest - 1).bit_length())] if rest else [])
+        sizes, rest = [LANES] * (self.count // LANES), self.count % LANES
+        if not sizes and rest > LEAST:
+            sizes = [1 << (rest.bit_length() - 1)]
+            rest -= sizes[0]
+        return [*sizes, max(LEAST, 1 << (rest - 1).bit_length())] if rest else sizes
 
     @property
-    def used(self) -> list[int]:
-        """How many numbers of each vector belong to the entry."""
-        return [min(LANES, self.count - at) for at in range(0, self.count, LANES)]
+    def starts(self) -> list[int]:
+        """The position of each vector's first number."""
+        sizes = self.sizes
+        ends = [min(self.count, end) for end in itertools.accumulate(sizes)]
+        return [max(0, end - size) for end, size in zip(ends, sizes, strict=True)]
+
+    @property
+    def own(self) -> list[tuple[int, int]]:
+        """Which numbers of each vector are the entry's and in no vector before: from the first to behind the last."""
+        starts, sizes = self.starts, self.sizes
+        ends = [0, *(min(self.count, start + size) for start, size in zip(starts, sizes, strict=True))]
+        return [(ends[i] - start, ends[i + 1] - start) for i, start in enumerate(starts)]
 
 
 @register_model(Across)
@@ -202,12 +218,11 @@ def _negated(context: Any, builder: Any, sig: Any, operands: Any) -> Any:
 
 def _is_at(context: Any, builder: Any, sig: Any, operands: Any) -> Any:
     """Truth at one position."""
-    found, start = [], 0
+    found = []
     position = builder.trunc(operands[1], FLAG)
-    for size in sig.return_type.sizes:
+    for start, size in zip(sig.return_type.starts, sig.return_type.sizes, strict=True):
         places = ir.Constant(ir.VectorType(FLAG, size), list(range(start, start + size)))
         found.append(Number(builder, builder.icmp_signed("==", places, spread(builder, position, size))))
-        start += LANES
     return packed(builder, sig.return_type, found)
 
 
@@ -224,9 +239,9 @@ declare(operator.neg, lambda x: signature(x, x) if isinstance(x, Entry) else Non
 declare(operator.eq, _is_at_type, _is_at, (Across, types.Integer))
 
 
-def mask(size: int, used: int) -> Any:
-    """Truth for the first numbers of a vector."""
-    return ir.Constant(ir.VectorType(ir.IntType(1), size), [int(i < used) for i in range(size)])
+def mask(size: int, first: int, last: int) -> Any:
+    """Truth for some numbers of a vector, from the first to behind the last."""
+    return ir.Constant(ir.VectorType(ir.IntType(1), size), [int(first <= i < last) for i in range(size)])
 
 
 # -- casts and folds ---------------------------------------------------------------------------------------------------
@@ -268,9 +283,9 @@ def _folded(name: str, combine: Callable[[Number, Number], Number], start: float
         def write(context: Any, builder: Any, sig: Any, operands: Any) -> Any:
             total: dict[int, Number] = {}  # of vectors of this size
             numbers = vectors(context, builder, operands[0], x, x)
-            for number, size, used in zip(numbers, x.sizes, x.used, strict=True):
-                if used < size:
-                    number = where(Number(builder, mask(size, used)), number, start)
+            for number, size, own in zip(numbers, x.sizes, x.own, strict=True):
+                if own != (0, size):
+                    number = where(Number(builder, mask(size, *own)), number, start)
                 total[size] = combine(total[size], number) if size in total else number
             size = max(total)
             while size > 1:

@@ -13,7 +13,6 @@ from numba.extending import intrinsic
 from .entries import (
     BYTE,
     FLAG,
-    LANES,
     Across,
     Entry,
     Place,
@@ -68,18 +67,19 @@ for _given, _wanted, _write_cast in (
     lower_cast(_given, _wanted)(_write_cast)
 
 
-def _pieces(context: Any, builder: Any, kind: Any, array: Any, place: Any, entry: Entry) -> list[tuple[Any, int, int]]:
-    """Where each vector lies, and how many numbers there are room for and used in it."""
+def _pieces(context: Any, builder: Any, kind: Any, array: Any, place: Any, entry: Entry) -> list[tuple[Any, int, Any]]:
+    """Where each vector lies, how many numbers it has room for, and which of them are there if not all are."""
     made = context.make_array(kind)(context, builder, array)
-    start = builder.bitcast(made.data, BYTE.as_pointer())
+    row = builder.bitcast(made.data, BYTE.as_pointer())
     for axis in range(kind.ndim - 1):
         stride = builder.extract_value(made.strides, axis)
-        start = builder.gep(start, [builder.mul(builder.extract_value(place, axis), stride)])
-    first = builder.bitcast(start, entry.element.as_pointer())
+        row = builder.gep(row, [builder.mul(builder.extract_value(place, axis), stride)])
+    first = builder.bitcast(row, entry.element.as_pointer())
     pieces = []
-    for i, (size, used) in enumerate(zip(entry.sizes, entry.used, strict=True)):
+    for start, size in zip(entry.starts, entry.sizes, strict=True):
         vector = ir.VectorType(entry.element, size).as_pointer()
-        pieces.append((builder.bitcast(builder.gep(first, [FLAG(i * LANES)]), vector), size, used))
+        there = mask(size, 0, entry.count) if entry.count < size else None
+        pieces.append((builder.bitcast(builder.gep(first, [FLAG(start)]), vector), size, there))
     return pieces
 
 
@@ -106,13 +106,13 @@ def _read(context: Any, builder: Any, sig: Any, operands: Any) -> Any:
     entry, align = sig.return_type, sig.args[0].dtype.bitwidth // 8
     found = []
     array, place = operands
-    for pointer, size, used in _pieces(context, builder, sig.args[0], array, place, entry):
+    for pointer, size, there in _pieces(context, builder, sig.args[0], array, place, entry):
         vector = ir.VectorType(entry.element, size)
-        if used == size:
+        if there is None:
             found.append(builder.load(pointer, align=align))
             continue
         zeros = ir.Constant(vector, None)
-        operands_ = [pointer, FLAG(align), mask(size, used), zeros]
+        operands_ = [pointer, FLAG(align), there, zeros]
         found.append(_masked(builder, "load", vector, vector, operands_))
     return struct(builder, found)
 
@@ -121,11 +121,11 @@ def _write(context: Any, builder: Any, sig: Any, operands: Any) -> Any:
     array, place, value = operands
     entry, align = sig.args[2], sig.args[0].dtype.bitwidth // 8
     pieces = _pieces(context, builder, sig.args[0], array, place, entry)
-    for (pointer, size, used), vector in zip(pieces, parts(builder, value), strict=True):
-        if used == size:
+    for (pointer, _, there), vector in zip(pieces, parts(builder, value), strict=True):
+        if there is None:
             builder.store(vector, pointer, align=align)
         else:
-            operands_ = [vector, pointer, FLAG(align), mask(size, used)]
+            operands_ = [vector, pointer, FLAG(align), there]
             _masked(builder, "store", ir.VoidType(), vector.type, operands_)
     return context.get_dummy_value()
 

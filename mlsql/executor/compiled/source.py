@@ -19,6 +19,7 @@ from ..train import LoopPlan
 from .arena import Arena
 from .fusion import Fusion, Loop, fixed_nodes, in_bf16
 from .lower import lowered, unsupported
+from .meetings import MEET
 from .module import Generated
 from .steps import Choice, StepsWriter
 from .tiles import Tiles, tiled
@@ -80,6 +81,11 @@ class Compiled(Generated):
     def operator_count(self) -> int:
         """How many operators of the loop's plan a step computes."""
         return sum(self.place(n) is not None for n in self.became if n.inputs and not n.is_view)
+
+    @property
+    def meetings(self) -> int:
+        """How often threads that share a step wait for each other."""
+        return self.source.count(MEET)
 
     def work(self) -> list[Work]:
         """What each kernel does in a step."""
