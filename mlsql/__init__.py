@@ -34,11 +34,7 @@ def connect(path: str = ":memory:", read_only: bool = False, progress: Any = Non
     ``progress`` shows how training goes: None, on a terminal only; False, never; or an object as
     ``mlsql.progress`` describes it. Raises OperationalError if the file cannot be opened.
     """
-    from .loading import loading
-
-    with loading():
-        from .dbapi import Connection
-        from .session import Session  # noqa: F401
+    from .dbapi import Connection
 
     return Connection(path, read_only, progress)
 

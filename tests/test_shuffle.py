@@ -1,4 +1,4 @@
-"""Orders that are computed: each holds every row once, and they are as random as NumPy's where training would see it."""
+"""Orders that are computed: each holds every row once, and they are as random as training would notice."""
 
 from __future__ import annotations
 

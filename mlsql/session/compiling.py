@@ -80,8 +80,9 @@ def module_of(session: Session, planned: Planned, settings: Settings) -> Compile
     shared = compiled(planned.loop, cores(), library)
     if isinstance(shared, str) or alone >= WORTH_SHARING:
         return shared
-    saved = alone - compiled_seconds(shared, machine)
-    return shared if saved > MEETING * shared.meetings else module
+    saved = alone - compiled_seconds(shared, machine) - MEETING * shared.meetings
+    longer = shared.compile_seconds(machine.compile_line) - module.compile_seconds(machine.compile_line)
+    return shared if saved * planned.runs[Frequency.STEP] > longer else module
 
 
 def compiled_seconds(module: Compiled, machine: Machine) -> float:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..errors import InternalError, ProgrammingError
 from ..executor.catalog import Catalog
 from ..executor.storage import Storage
-from ..loading import loading
 from ..parser import split
 from ..parser.statements import Statement
 from ..progress import Progress
@@ -44,11 +43,10 @@ def runs(statement: type[S]) -> Callable[[Callable[[Session, S], Rows]], Callabl
 def runner(statement: type) -> Run:
     """What runs a kind of statement. Files are imported in their order until one has entered it in the table: a TRAIN
     does not wait for what EXPLAIN needs."""
-    with loading():
-        for file in FILES:
-            if statement in RUNS:
-                break
-            import_module(f".{file}", __package__)
+    for file in FILES:
+        if statement in RUNS:
+            break
+        import_module(f".{file}", __package__)
     if statement not in RUNS:
         raise InternalError(f"nothing runs {statement.__name__}")
     return RUNS[statement]

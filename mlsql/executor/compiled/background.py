@@ -120,6 +120,18 @@ def background(source: str) -> Background:
     return _started.setdefault(source, _started.get(source) or Background(source))
 
 
+def finished(source: str) -> SimpleNamespace:
+    """A module, once it is compiled. Raises OSError if no file can be written.
+
+    Another process does that unless this one has the compiler already, whose hundred megabytes it would keep.
+    """
+    if "numba" not in sys.modules:
+        found = modules.kept(source) or background(source).module()
+        if found is not None:
+            return found
+    return modules.loaded(source)
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_started.clear)  # they are not the children of that process
 

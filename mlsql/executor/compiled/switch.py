@@ -90,8 +90,9 @@ class Switch:
     def found(self, source: str) -> Any:
         """The module's functions if they are there; with ``wait`` they are."""
         from . import modules
+        from .background import finished
 
-        return modules.loaded(source) if self.wait else modules.kept(source)
+        return finished(source) if self.wait else modules.kept(source)
 
     def bound(self, parameters: Mapping[Node, Array]) -> Callable[..., tuple[Array, ...]]:
         """The outputs of so many rows of columns, with an arena of its own."""

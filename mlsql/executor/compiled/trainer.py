@@ -93,16 +93,15 @@ class CompiledTrainer(Trainer):
     def run_held(self, limits: Limits) -> Outcome:
         """The run, while no library has more threads than there are cores."""
         from . import modules
+        from .background import background, finished
 
         source = self.module.source
         try:
-            self.functions = modules.loaded(source) if self.wait else modules.kept(source)
+            self.functions = finished(source) if self.wait else modules.kept(source)
         except OSError as error:
             self.notice(f"steps are interpreted: there is no place to keep compiled code: {error}")
             return super().run(limits)
         if self.functions is None:
-            from .background import background
-
             self.compiling = background(source)
         return super().run(limits)
 
