@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_text import PlainTrainer, turns_of
 from support import run
 
 import mlsql
@@ -21,6 +22,8 @@ from mlsql.autodiff.gradient import gradients
 from mlsql.autodiff.sparse import table_reads
 from mlsql.autodiff.training import STEP, training_plan
 from mlsql.autodiff.updates import SOLVERS
+from mlsql.executor.compiled.source import compiled
+from mlsql.executor.compiled.trainer import CompiledTrainer
 from mlsql.executor.train import Limits, LoopPlan, Outcome, Trainer
 from mlsql.optimizer.stages import optimize, simplify
 from mlsql.planner.node import Node
@@ -46,6 +49,7 @@ from mlsql.planner.ops import (
 from mlsql.planner.plan import Plan
 from mlsql.types import DOUBLE, FLOAT, INTEGER, UNIT, Element, RowSet, category
 
+__all__ = ["turns_of"]  # a fixture
 ROWS, BATCH, STEPS = 43, 8, 100  # the last batch of an epoch has 3 rows
 USERS, ITEMS, RANK = 50, 20, 3
 
@@ -134,9 +138,11 @@ def data(element: Element = FLOAT, seed: int = 0) -> tuple[dict[str, Any], dict[
     return columns, {n: np.asarray(v, kind) for n, v in first.items()}
 
 
-def trainer(loop: LoopPlan, columns: dict[str, Any], first: dict[str, Any], **options: Any) -> Trainer:
+def trainer(
+    loop: LoopPlan, columns: dict[str, Any], first: dict[str, Any], *, kind: type[Trainer] = Trainer, **options: Any
+) -> Trainer:
     batch = None if loop.index is None else BATCH
-    return Trainer(
+    return kind(
         loop, columns, first, {}, **{"batch_size": batch, "shuffle": False, "table_rows": ROWS, **options}
     )  # fmt: skip
 
@@ -317,6 +323,35 @@ def test_every_solver_follows_the_lazy_rule(setting: Setting, loss: Loss, whole:
     columns, first = values_for(loss)
     found = trainer(loop_of(loss, setting, DOUBLE, whole=whole), columns, first).run(Limits(steps=STEPS)).parameters
     close(found, by_hand(loss, setting, whole=whole), 1e-7)
+
+
+@pytest.mark.usefixtures("turns_of")
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("whole", [False, True], ids=["batches", "all rows"])
+@pytest.mark.parametrize("loss", [factorization, friends, offsets])
+@pytest.mark.parametrize("setting", SETTINGS, ids=str)
+def test_loops_follow_the_lazy_rule(setting: Setting, loss: Loss, whole: bool, threads: int) -> None:
+    found = in_loops(PlainTrainer, loss, setting, whole, threads, steps=12)
+    close(found, by_hand(loss, setting, whole=whole, steps=12), 1e-9)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("loss", [factorization, friends])
+def test_compiled_loops_follow_the_lazy_rule(loss: Loss, threads: int) -> None:
+    setting = Setting("ADAM", {"learning_rate": 0.02, "weight_decay": 0.1})
+    close(in_loops(CompiledTrainer, loss, setting, False, threads, steps=STEPS), by_hand(loss, setting), 1e-7)
+
+
+def in_loops(
+    kind: type[CompiledTrainer], loss: Loss, setting: Setting, whole: bool, threads: int, steps: int
+) -> dict[str, Any]:
+    """The parameters after some steps of a module for so many threads."""
+    columns, first = values_for(loss)
+    loop = loop_of(loss, setting, DOUBLE, whole=whole)
+    module = compiled(loop, threads)
+    assert not isinstance(module, str), module
+    run_ = trainer(loop, columns, first, kind=kind, module=module, wait=True, notice=pytest.fail)
+    return dict(run_.run(Limits(steps=steps)).parameters)
 
 
 def test_every_solver_is_held_against_the_lazy_rule() -> None:

@@ -25,6 +25,7 @@ from ...planner.ops import (
     Contract,
     Contraction,
     Index,
+    KeySum,
     Map,
     Put,
     Reduce,
@@ -40,6 +41,7 @@ from ..memory import is_view, owner
 from .lower import LEAVES
 from .tasks import Task
 
+ALONE = (Contraction, KeySum)  # what is computed from whole arrays, in a kernel of its own
 CHEAP = frozenset("add subtract multiply negative abs maximum minimum where sign".split()) | frozenset(
     "less less_equal greater greater_equal equal not_equal logical_and logical_or logical_not".split()
 )
@@ -137,11 +139,11 @@ class Fusion:
     # -- what is not computed ----------------------------------------------------------------------------------------
 
     def find_virtual(self) -> None:
-        """Views, broadcasts and gathers are looked through, unless a matrix product needs them as they are."""
+        """Views, broadcasts and gathers are looked through, unless a matrix product or a sum by key reads them."""
         operands: set[Node] = set()
-        for product in self.nodes:
-            if isinstance(product, Contraction):
-                for n in product.inputs:
+        for reader in self.nodes:
+            if isinstance(reader, ALONE):
+                for n in reader.inputs:
                     while is_view(n) and n not in self.fixed:
                         n = n.inputs[0]
                     operands.add(n)
@@ -167,7 +169,7 @@ class Fusion:
         """Cheap functions of one array that other kernels read: computing them again costs less than keeping them."""
         again: set[Node] = set()
         for n in self.computed:
-            is_operand = any(isinstance(r, Contraction) for r in self.readers[n])
+            is_operand = any(isinstance(r, ALONE) for r in self.readers[n])
             if not is_cheap(n) or is_single(n) or is_operand or n in self.outputs or n in self.updates.values():
                 continue
             large = [s for s in self.sources(n) if s.type.size == n.type.size and not isinstance(s, Constant)]
@@ -204,7 +206,7 @@ class Fusion:
 
     def key(self, node: Node) -> object:
         """Nodes with different keys cannot share a kernel."""
-        if isinstance(node, Contraction) or (self.is_shared and isinstance(node, Concat)):
+        if isinstance(node, ALONE) or (self.is_shared and isinstance(node, Concat)):
             return node
         rows = loop_rows(node)
         if self.is_shared and rows == UNIT:
@@ -296,7 +298,7 @@ class Fusion:
         stored = {owner(n) for n in self.updates.values()}
         kept = {owner(n) for n in self.outputs}
         for n in self.computed:
-            whole = isinstance(n, (Contraction, Concat, Segment, ScatterAdd, Put))
+            whole = isinstance(n, (*ALONE, Concat, Segment, ScatterAdd, Put))
             apart = any(self.kernel_of[r] != self.kernel_of[n] for r in self.readers[n])
             far = any(self.sources(r)[n] == Reach.ALL for r in self.readers[n])
             if whole or n in stored or (not is_single(n) and (apart or far or n in kept or writes_elsewhere(n))):
@@ -332,8 +334,10 @@ class Fusion:
 
     def work_of(self, kernel: Kernel, cached: Collection[Node]) -> Work:
         """The arithmetic of a kernel's operators; the arrays that it reads and writes, each once."""
-        if isinstance(kernel, Product):
-            return dataclasses.replace(kernel.node.work(), calls=())
+        first = kernel.node if isinstance(kernel, Product) else kernel.nodes[0]
+        if isinstance(first, ALONE):
+            return dataclasses.replace(first.work(), calls=())
+        assert isinstance(kernel, Loop)
         read = {s for n in kernel.nodes for s in self.sources(n) if s in self.arrays or s in self.fixed}
         moved = {*read, *self.arrays.intersection(kernel.nodes)}.difference(cached)
         flops = tuple(f for n in kernel.nodes if not isinstance(n, Take) for f in n.work().flops)

@@ -16,6 +16,7 @@ from ...planner.ops import (
     Count,
     Counter,
     Index,
+    KeySum,
     Map,
     Pad,
     Parameter,
@@ -35,7 +36,7 @@ from ...planner.ops.contract import as_matrix_product
 from ...types import BOOLEAN, DOUBLE, FLOAT
 
 LEAVES = (Column, Positions, Parameter, State, Index, Counter, Count, Constant)
-IN_LOOPS = (Map, Reduce, Argmax, Broadcast, Take, Pick, Place, Pad, Concat, Segment, ScatterAdd, Put, Regroup)
+IN_LOOPS = (Map, Reduce, Argmax, Broadcast, Take, Pick, Place, Pad, Concat, Segment, KeySum, ScatterAdd, Put, Regroup)
 SMALL_PRODUCT = 1 << 10  # flops from which on a matrix product is worth a call of BLAS
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from ...planner.node import Node
-from ...planner.ops import Constant, Contraction, Count, Index, State
+from ...planner.ops import Constant, Contraction, Count, Index, KeySum, State
 from ...planner.ops.contract import as_matrix_product
 from ...planner.ops.shape import is_contiguous
 from ...types import UNIT, RowSet, Type
@@ -20,6 +20,7 @@ from ..codegen import Names
 from ..memory import is_view, owner
 from .arena import Arena
 from .fusion import Fusion, Kernel, Loop, Product
+from .key_sums import KeySumWriter
 from .loops import LoopWriter
 
 IMPORTS = """\
@@ -194,6 +195,10 @@ class ModuleWriter(ABC):
     def buffer(self, type: Type, hint: str) -> str:
         return self.made(type, self.fresh(f"{hint}_of_row" if type.rows == UNIT else hint), self.arena.scratch)
 
+    def scratch(self, type: Type, hint: str) -> str:
+        """An array that one kernel uses and nothing else does."""
+        return self.made(type, self.fresh(hint), self.arena.scratch)
+
     def made(self, type: Type, name: str, slot: Callable[[Type], int]) -> str:
         """An array that is no operator's."""
         self.setup.made.append(f"{name} = array(arena, {slot(type)}, {self.shape(type)}, {type.element.storage!r})")
@@ -229,7 +234,8 @@ class ModuleWriter(ABC):
 
     def loop_lines(self, loop: Loop, scalars: dict[Node, str]) -> list[str]:
         """The lines of a loop."""
-        return LoopWriter(self, loop, scalars).lines()
+        writer = KeySumWriter if isinstance(loop.nodes[0], KeySum) else LoopWriter
+        return writer(self, loop, scalars).lines()
 
     def product(self, node: Contraction, total: str | None = None) -> list[str]:
         """The lines of a matrix product, which is added to a total if one is given."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from ...planner.node import At, Node
-from ...planner.ops import Contraction, State
+from ...planner.ops import Contraction, KeySum, State
 from ...types import UNIT, RowSet, Type
 from ..memory import owner
 from ..train import LoopPlan
@@ -76,6 +76,8 @@ class StepsWriter(ModuleWriter):
                 sections += writer.sections()
             elif isinstance(kernel, Product):
                 sections.append(self.product_section(kernel.node))
+            elif isinstance(kernel.nodes[0], KeySum):
+                sections.append(self.section_of_one(kernel, scalars))
             else:
                 sections += SharedLoopWriter(self, kernel, scalars).sections()
         told = frozenset(p for n in self.fusion.outputs if n not in scalars for p in self.places(n))
@@ -164,6 +166,12 @@ class StepsWriter(ModuleWriter):
         rounded = [self.rounded[n] for n in node.inputs if n in self.rounded]
         writes = self.places(node).union(name for name in rounded if name not in known)
         return Section(lines, frozenset(reads.union(rounded)), frozenset(writes))
+
+    def section_of_one(self, loop: Loop, scalars: dict[Node, str]) -> Section:
+        """A loop that the first thread runs."""
+        lines = ["if thread == 0:", *indented(self.loop_lines(loop, scalars))]
+        reads = {p for n in loop.nodes for s in self.fusion.sources(n) for p in self.places(s)}
+        return Section(lines, frozenset(reads), frozenset(p for n in loop.nodes for p in self.places(n)), is_alone=True)
 
     # -- products ----------------------------------------------------------------------------------------------------
 
