@@ -1,9 +1,9 @@
 """A step of matrix factorization: mlsql beside PyTorch's sparse embeddings, in one run.
 
-Ratings of 100,000 users and 20,000 items, rows of 32 numbers, squared error of their dot product; SGD against SGD and
-Adam against SparseAdam. Both run on one thread: on two cores that others use too, PyTorch with two threads was many
-times slower. Rounds alternate, and medians and ratios are printed, since absolute times depend on who else uses the
-machine.
+mlsql's step is compiled, and interpreted beside that. Ratings of 100,000 users and 20,000 items, rows of 32 numbers,
+squared error of their dot product; SGD against SGD and Adam against SparseAdam. All run on one thread: on two cores
+that others use too, PyTorch with two threads was many times slower. Rounds alternate, and medians and ratios are
+printed, since absolute times depend on who else uses the machine.
 
 What a step must move: every row that the batch reads is read once and written once, 128 bytes each way; Adam moves its
 two moments as well. ``floor`` is these bytes over the speed at which NumPy copies a large array.
@@ -13,6 +13,7 @@ two moments as well. ``floor`` is these bytes over the speed at which NumPy copi
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -42,10 +43,12 @@ def first_values() -> dict[str, np.ndarray]:
     return {n: rng.normal(0, 0.1, (k, RANK)).astype(np.float32) for n, k in (("users", USERS), ("items", ITEMS))}
 
 
-def mlsql_step(batch_size: int, solver: str) -> Callable[[], float]:
+def mlsql_step(batch_size: int, solver: str, *, is_compiled: bool = True) -> Callable[[], float]:
     """Seconds of a step of the training loop, as its log tells them."""
     from mlsql.autodiff.training import STEP, training_plan
     from mlsql.autodiff.updates import SOLVERS as RULES
+    from mlsql.executor.compiled.source import compiled
+    from mlsql.executor.compiled.trainer import CompiledTrainer
     from mlsql.executor.train import Limits, LoopPlan, Trainer
     from mlsql.optimizer.stages import optimize
     from mlsql.planner.ops import Column, Index, Multiply, Parameter, Subtract, Take, constant, dot, mean
@@ -69,7 +72,16 @@ def mlsql_step(batch_size: int, solver: str) -> Callable[[], float]:
     loop = LoopPlan(
         loss, rate, dict(zip(states, updates, strict=True)), table, batch, index, training.spans, STEP
     )  # fmt: skip
-    trainer = Trainer(loop, data(), first_values(), {}, batch_size=batch_size, table_rows=ROWS)
+    given = loop, data(), first_values(), {}
+    trainer: Trainer
+    if is_compiled:
+        module = compiled(loop)
+        assert not isinstance(module, str), module
+        trainer = CompiledTrainer(
+            *given, batch_size=batch_size, table_rows=ROWS, module=module, wait=True, notice=print
+        )
+    else:
+        trainer = Trainer(*given, batch_size=batch_size, table_rows=ROWS)
 
     def run() -> float:
         trainer.run(Limits(epochs=1))
@@ -106,7 +118,11 @@ def torch_step(batch_size: int, solver: str) -> Callable[[], float]:
     return run
 
 
-CONTENDERS = {"mlsql": mlsql_step, "pytorch sparse": torch_step}
+CONTENDERS = {
+    "mlsql": mlsql_step,
+    "interpreted": functools.partial(mlsql_step, is_compiled=False),
+    "pytorch sparse": torch_step,
+}
 
 
 def copy_speed() -> float:
