@@ -159,7 +159,7 @@ def test_compiled_tiles_do_what_their_text_says(seed: int, threads: int) -> None
 
 
 @pytest.mark.parametrize("threads", (1, 2))
-@pytest.mark.parametrize("seed", (1, 4, 11, 17))
+@pytest.mark.parametrize("seed", (1, 4, 11, 17, 20, 37))
 def test_compiled_modules_do_what_their_text_says(seed: int, threads: int) -> None:
     assert outcome(seed, CompiledTrainer, threads=threads) == "the same"
 

@@ -34,6 +34,7 @@ from ...planner.ops import (
     State,
     Take,
 )
+from ...planner.ops.segment import SegmentBest
 from ...planner.ops.shape import is_contiguous
 from ...planner.work import Work
 from ...types import UNIT, RowSet, common_rows
@@ -41,7 +42,7 @@ from ..memory import is_view, owner
 from .lower import LEAVES
 from .tasks import Task
 
-ALONE = (Contraction, KeySum)  # what is computed from whole arrays, in a kernel of its own
+ALONE = (Contraction, KeySum, SegmentBest)  # what is computed from whole arrays, in a kernel of its own
 CHEAP = frozenset("add subtract multiply negative abs maximum minimum where sign".split()) | frozenset(
     "less less_equal greater greater_equal equal not_equal logical_and logical_or logical_not".split()
 )
@@ -79,7 +80,7 @@ def loop_rows(node: Node) -> RowSet:
     """The row set over which the loop runs that computes a node."""
     if isinstance(node, (Reduce, Argmax)):
         return node.x.type.rows
-    if isinstance(node, Segment):
+    if isinstance(node, (Segment, SegmentBest)):
         return common_rows(node.x.type.rows, node.index.type.rows)
     if isinstance(node, (ScatterAdd, Put)):
         return node.index[0].type.rows
@@ -139,7 +140,7 @@ class Fusion:
     # -- what is not computed ----------------------------------------------------------------------------------------
 
     def find_virtual(self) -> None:
-        """Views, broadcasts and gathers are looked through, unless a matrix product or a sum by key reads them."""
+        """Views, broadcasts and gathers are looked through, unless what reads them wants whole arrays."""
         operands: set[Node] = set()
         for reader in self.nodes:
             if isinstance(reader, ALONE):

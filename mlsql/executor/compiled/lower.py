@@ -33,10 +33,27 @@ from ...planner.ops import (
     cast,
 )
 from ...planner.ops.contract import as_matrix_product
+from ...planner.ops.segment import SegmentBest
 from ...types import BOOLEAN, DOUBLE, FLOAT
 
 LEAVES = (Column, Positions, Parameter, State, Index, Counter, Count, Constant)
-IN_LOOPS = (Map, Reduce, Argmax, Broadcast, Take, Pick, Place, Pad, Concat, Segment, KeySum, ScatterAdd, Put, Regroup)
+IN_LOOPS = (
+    Map,
+    Reduce,
+    Argmax,
+    Broadcast,
+    Take,
+    Pick,
+    Place,
+    Pad,
+    Concat,
+    Segment,
+    SegmentBest,
+    KeySum,
+    ScatterAdd,
+    Put,
+    Regroup,
+)
 SMALL_PRODUCT = 1 << 10  # flops from which on a matrix product is worth a call of BLAS
 
 
@@ -81,6 +98,6 @@ def unsupported(outputs: Sequence[Node], moving: Collection[Node]) -> str | None
             return "the number of rows is not known"
         if isinstance(node, Contraction) and node.type.element not in (FLOAT, DOUBLE):
             return "a matrix product of whole numbers"
-        if isinstance(node, (Reduce, Argmax)) and node.x.type.element == BOOLEAN:
+        if isinstance(node, (Reduce, Argmax, SegmentBest)) and node.x.type.element == BOOLEAN:
             return f"{node.operator_name()} of BOOLEAN"
     return None

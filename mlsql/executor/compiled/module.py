@@ -12,16 +12,15 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from ...planner.node import Node
-from ...planner.ops import Constant, Contraction, Count, Index, KeySum, State
+from ...planner.ops import Constant, Contraction, Count, Index, State
 from ...planner.ops.contract import as_matrix_product
 from ...planner.ops.shape import is_contiguous
 from ...types import UNIT, RowSet, Type
 from ..codegen import Names
 from ..memory import is_view, owner
+from .alone import writer_of
 from .arena import Arena
 from .fusion import Fusion, Kernel, Loop, Product
-from .key_sums import KeySumWriter
-from .loops import LoopWriter
 
 IMPORTS = """\
 from math import inf, nan
@@ -234,8 +233,7 @@ class ModuleWriter(ABC):
 
     def loop_lines(self, loop: Loop, scalars: dict[Node, str]) -> list[str]:
         """The lines of a loop."""
-        writer = KeySumWriter if isinstance(loop.nodes[0], KeySum) else LoopWriter
-        return writer(self, loop, scalars).lines()
+        return writer_of(loop)(self, loop, scalars).lines()
 
     def product(self, node: Contraction, total: str | None = None) -> list[str]:
         """The lines of a matrix product, which is added to a total if one is given."""

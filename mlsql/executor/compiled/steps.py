@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from ...planner.node import At, Node
-from ...planner.ops import Contraction, KeySum, State
+from ...planner.ops import Contraction, State
 from ...types import UNIT, RowSet, Type
 from ..memory import owner
 from ..train import LoopPlan
 from .arena import Arena
-from .fusion import Fusion, Loop, Product, in_bf16
+from .fusion import ALONE, Fusion, Loop, Product, in_bf16
 from .loops import LoopWriter
 from .meetings import MEET, Place, Section, joined
 from .module import IMPORTS, OPTIONS, ModuleWriter, wrapped
@@ -76,7 +76,7 @@ class StepsWriter(ModuleWriter):
                 sections += writer.sections()
             elif isinstance(kernel, Product):
                 sections.append(self.product_section(kernel.node))
-            elif isinstance(kernel.nodes[0], KeySum):
+            elif isinstance(kernel.nodes[0], ALONE):
                 sections.append(self.section_of_one(kernel, scalars))
             else:
                 sections += SharedLoopWriter(self, kernel, scalars).sections()

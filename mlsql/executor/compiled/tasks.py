@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...planner.node import Node
 from ...planner.ops import Argmax, Concat, Put, Reduce, ScatterAdd, Segment
+from ...planner.ops.segment import SegmentBest
 from ...record import record
 from ...types import Shape, concrete
 
@@ -26,7 +27,7 @@ class Task:
         n = self.node
         if isinstance(n, Concat) and self.part is not None:
             return n.parts[self.part].type.shape
-        if isinstance(n, (Reduce, Argmax, Segment)):
+        if isinstance(n, (Reduce, Argmax, Segment, SegmentBest)):
             return n.x.type.shape
         if isinstance(n, (ScatterAdd, Put)):
             return n.x[0].type.shape

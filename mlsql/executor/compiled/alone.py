@@ -1,16 +1,68 @@
-"""The loops of a sum by key: for each row the sum over all rows that have its key, without a table of all keys."""
+"""The loops of operators that read whole arrays again and again, and so have a kernel of their own."""
 
 from __future__ import annotations
 
 from ...planner.node import At, Node
 from ...planner.ops import KeySum
-from ...types import INTEGER, UNIT, Type
+from ...planner.ops.segment import SegmentBest
+from ...types import BOOLEAN, INTEGER, UNIT, Dim, RowSet, Type
+from .fusion import Loop
 from .loops import LoopWriter
-from .texts import indented, index
+from .texts import VARIABLES, indented, index
+
+
+class BestWriter(LoopWriter):
+    """Writes the largest or the smallest values of groups, number by number; 0 for a group without rows.
+
+    NaN wins and stays, as in NumPy.
+    """
+
+    def lines(self) -> list[str]:
+        """The text: a comment, a loop over the groups and one over the rows."""
+        [node] = self.loop.nodes
+        assert isinstance(node, SegmentBest)
+        shape: tuple[Dim, ...] = (node.size,) if node.rows == UNIT else ()
+        seen = self.module.scratch(Type(node.rows, BOOLEAN, shape), "seen")
+        count: Dim | RowSet = node.size if node.rows == UNIT else node.rows
+        group, value = self.module.fresh("group"), self.module.fresh("value")
+        given = f"{value} = {self.operand(self.value(node.x, self.at_row(node)), node.x, node.type.element)}"
+        best = self.of_group(node, group)
+        wins = f"if {value} {'>' if node.is_largest else '<'} {best} or {value} != {value}:"
+        rows = [
+            f"{group} = {self.position(node.index, At('r'), count)}",
+            f"if {seen}[{group}]:",
+            *indented(self.over_entry(node, [given, wins, f"    {best} = {value}"])),
+            "else:",
+            f"    {seen}[{group}] = True",
+            *indented(self.over_entry(node, [given, f"{best} = {value}"])),
+        ]
+        return [
+            *self.comments(),
+            f"for g in range({node.size if node.rows == UNIT else self.module.rows(node.rows)}):",
+            f"    {seen}[g] = False",
+            *indented(self.over_entry(node, [f"{self.of_group(node, 'g')} = 0"])),
+            f"for r in range({self.module.rows(self.loop.rows)}):",
+            *indented(rows),
+        ]
+
+    def at_row(self, node: SegmentBest) -> At:
+        """A number of a row."""
+        return At("r", self.entry(node.x.type.shape))
+
+    def of_group(self, node: SegmentBest, group: str) -> str:
+        """A number of a group."""
+        inside = VARIABLES[: len(self.nest(node.x.type.shape).sizes)]
+        return f"{self.module.array(node)}[{', '.join((group, *inside))}]"
+
+    def over_entry(self, node: SegmentBest, lines: list[str]) -> list[str]:
+        """Lines for every number of a row."""
+        nest = self.nest(node.x.type.shape)
+        nest.body += lines
+        return nest.lines()
 
 
 class KeySumWriter(LoopWriter):
-    """Writes the loops of a kernel that is one sum by key.
+    """Writes, for every row, the sum over all rows that have its key, without a table of all keys.
 
     The first row of a key gathers its sum. Which row that is stands in an array over all keys, which is not cleared: an
     entry that is left from another step names no earlier row of this one with the key (Briggs and Torczon, "An
@@ -67,3 +119,9 @@ class KeySumWriter(LoopWriter):
     def key_at(self, keys: Node, row: str) -> str:
         """The key of a row."""
         return self.position(keys, At(row), self.node.size)
+
+
+def writer_of(loop: Loop) -> type[LoopWriter]:
+    """What writes a loop."""
+    first = loop.nodes[0] if loop.nodes else None
+    return KeySumWriter if isinstance(first, KeySum) else BestWriter if isinstance(first, SegmentBest) else LoopWriter
