@@ -6,6 +6,7 @@ ones: that shows whether the text is right. Some compile it.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,6 +29,7 @@ from mlsql.parser import parse
 from mlsql.planner.model import Model
 from mlsql.planner.node import Node, walk
 from mlsql.planner.ops import Column, Positions
+from mlsql.session import compiling
 from mlsql.session.training_plan import check_learnable, plan_training, read_settings
 from mlsql.types import TypeProblem
 
@@ -305,3 +307,26 @@ def test_explain_tells_how_steps_run(net: mlsql.Connection) -> None:
 def test_a_choice_that_is_none_is_an_error(net: mlsql.Connection) -> None:
     with pytest.raises(mlsql.ProgrammingError, match="mlsql_compile is 'auto', 'always' or 'never'"):
         net.execute("SET mlsql_compile = 'sometimes'")
+
+
+@pytest.mark.parametrize(
+    ("epochs", "is_there", "shares"), [(1, (), 1), (1, (2,), 2), (1, (1, 2), 2), (100_000, (), 2), (100_000, (1,), 2)]
+)
+def test_threads_share_short_steps_where_that_pays(
+    epochs: int, is_there: tuple[int, ...], shares: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they save is held against compiling longer, unless that code is there already."""
+    monkeypatch.setattr(compiling, "cores", lambda: 2)
+    monkeypatch.setattr(compiling, "loading", lambda module: 0.0 if module.team.shares in is_there else math.inf)
+    with mlsql.connect(progress=False) as con:
+        con.execute("CREATE TABLE rows AS SELECT [i % 7 for z in range(35)]::FLOAT[35] AS x, i % 2 = 0 AS y "
+                    "FROM range(2560) r(i)")  # fmt: skip
+        con.execute(
+            "CREATE MODEL net INPUT (x FLOAT[35]) TARGET (y BOOLEAN) AS SELECT LINEAR(x, 1) AS score "
+            "MINIMIZE AVG(BINARY_CROSS_ENTROPY(score, y))"
+        )
+        con.execute("SET mlsql_compile = 'always'")
+        lines = con.execute(
+            f"EXPLAIN (CODE) TRAIN net ON rows WITH SGD (batch_size = 256, epochs = {epochs})"
+        ).fetchall()
+    assert ("meet(gate, threads)" in "\n".join(line for (line,) in lines)) == (shares == 2)

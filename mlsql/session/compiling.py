@@ -55,12 +55,12 @@ def compilation(session: Session, planned: Planned, settings: Settings) -> Compi
     if isinstance(module, str):
         return Compilation(None, False, f"interpreted: {module}")
     fast = compiled_seconds(module, machine) * steps
-    pause = module.compile_seconds(machine.compile_line)
+    compiling = module.compile_seconds(machine.compile_line)
     told = f"all steps take about {duration(interpreted)} interpreted, {duration(fast)} compiled"
-    told += f" and {duration(pause)} to compile"
+    told += f" and {duration(compiling)} to compile"
     if settings.in_tiles:
         told += "; interpreted they do not fit into MEMORY"
-    if forced or interpreted - fast > pause:
+    if forced or interpreted - fast > compiling:
         return Compilation(module, wait, f"compiled: {told}", fast)
     if not wait and interpreted - fast > loading(module):
         return Compilation(module, wait, f"compiled: {told}, which was done before", fast)
@@ -68,7 +68,10 @@ def compilation(session: Session, planned: Planned, settings: Settings) -> Compi
 
 
 def module_of(session: Session, planned: Planned, settings: Settings) -> Compiled | str:
-    """The module of a run, for as many threads as its steps are worth, or why it has none."""
+    """The module of a run, for as many threads as its steps are worth, or why it has none.
+
+    Where threads save little, code that is there already is preferred to other code that would have to be compiled.
+    """
     from ..executor.compiled.source import compiled
     from .blas import chooser
 
@@ -80,15 +83,20 @@ def module_of(session: Session, planned: Planned, settings: Settings) -> Compile
     shared = compiled(planned.loop, cores(), library)
     if isinstance(shared, str) or alone >= WORTH_SHARING:
         return shared
-    saved = alone - compiled_seconds(shared, machine) - MEETING * shared.meetings
-    longer = shared.compile_seconds(machine.compile_line) - module.compile_seconds(machine.compile_line)
-    return shared if saved * planned.runs[Frequency.STEP] > longer else module
+    together = compiled_seconds(shared, machine) + MEETING * shared.meetings
+    saved = (alone - together) * planned.runs[Frequency.STEP]
+    return shared if saved > pause(shared, machine) - pause(module, machine) and saved > 0 else module
 
 
 def compiled_seconds(module: Compiled, machine: Machine) -> float:
     """The estimated time of a step. Threads share loops; the rate of matrix products is that of all cores already."""
     threads = module.team.shares
     return sum(price(w, machine) / (1 if w.products else threads) for w in module.work())
+
+
+def pause(module: Compiled, machine: Machine) -> float:
+    """The estimated seconds until a module can run."""
+    return min(loading(module), module.compile_seconds(machine.compile_line))
 
 
 def loading(module: Compiled) -> float:
