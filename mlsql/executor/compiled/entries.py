@@ -7,9 +7,9 @@ loops fold over rows would go through memory for each row.
 
 An entry is kept as LLVM vectors of 16 numbers and a shorter one for the rest, which begins as early as it has to for
 ending where the entry does: its first numbers are those of the vector before once more, and are not folded twice. To
-read only some numbers of a vector would take as long as to wait for the next line of memory, if it reaches there. Of
-fewer numbers than the smallest vector has room for, the last ones may be anything: they are neither read from memory,
-nor stored, nor folded.
+read only some numbers of a vector would take as long as to wait for the next line of memory, if it reaches there. An
+entry of fewer numbers than its only vector has room for is read so; its last numbers may be anything, and are neither
+stored nor folded.
 """
 
 from __future__ import annotations
@@ -73,11 +73,8 @@ class Entry(types.Type):
     @property
     def sizes(self) -> list[int]:
         """How many numbers each vector has room for."""
-        sizes, rest = [LANES] * (self.count // LANES), self.count % LANES
-        if not sizes and rest > LEAST:
-            sizes = [1 << (rest.bit_length() - 1)]
-            rest -= sizes[0]
-        return [*sizes, max(LEAST, 1 << (rest - 1).bit_length())] if rest else sizes
+        rest = self.count % LANES
+        return [LANES] * (self.count // LANES) + ([max(LEAST, 1 << (rest - 1).bit_length())] if rest else [])
 
     @property
     def starts(self) -> list[int]:
