@@ -48,7 +48,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "numpy": ("executor/",),
     "scipy": ("executor/",),
     "numba": ("executor/",),
-    "llvmlite": ("executor/compiled/", "executor/transposing.py"),
+    "llvmlite": ("executor/compiled/", *(f"executor/{name}.py" for name in ("assembly", "shuffle", "transposing"))),
     "cupy": ("executor/",),
     "pyarrow": ("executor/", "session/", "dbapi.py"),
     "pandas": ("executor/",),
