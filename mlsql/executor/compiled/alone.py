@@ -5,13 +5,23 @@ from __future__ import annotations
 from ...planner.node import At, Node
 from ...planner.ops import KeySum
 from ...planner.ops.segment import SegmentBest
-from ...types import BOOLEAN, INTEGER, UNIT, Dim, RowSet, Type
+from ...types import BOOLEAN, INTEGER, UNIT, Dim, RowSet, Shape, Type
 from .fusion import Loop
 from .loops import LoopWriter
 from .texts import VARIABLES, indented, index
 
 
-class BestWriter(LoopWriter):
+class SeveralLoopsWriter(LoopWriter):
+    """Base of those that write several loops."""
+
+    def over_entry(self, shape: Shape, *lines: str) -> list[str]:
+        """Lines for every number of a row."""
+        nest = self.nest(shape)
+        nest.body += lines
+        return nest.lines()
+
+
+class BestWriter(SeveralLoopsWriter):
     """Writes the largest or the smallest values of groups, number by number; 0 for a group without rows.
 
     NaN wins and stays, as in NumPy.
@@ -21,47 +31,37 @@ class BestWriter(LoopWriter):
         """The text: a comment, a loop over the groups and one over the rows."""
         [node] = self.loop.nodes
         assert isinstance(node, SegmentBest)
-        shape: tuple[Dim, ...] = (node.size,) if node.rows == UNIT else ()
-        seen = self.module.scratch(Type(node.rows, BOOLEAN, shape), "seen")
+        entry, groups = node.x.type.shape, (node.size,) if node.rows == UNIT else ()
+        seen = self.module.scratch(Type(node.rows, BOOLEAN, groups), "seen")
         count: Dim | RowSet = node.size if node.rows == UNIT else node.rows
         group, value = self.module.fresh("group"), self.module.fresh("value")
-        given = f"{value} = {self.operand(self.value(node.x, self.at_row(node)), node.x, node.type.element)}"
+        given = f"{value} = {self.operand(self.value(node.x, At('r', self.entry(entry))), node.x, node.type.element)}"
         best = self.of_group(node, group)
         wins = f"if {value} {'>' if node.is_largest else '<'} {best} or {value} != {value}:"
         rows = [
             f"{group} = {self.position(node.index, At('r'), count)}",
             f"if {seen}[{group}]:",
-            *indented(self.over_entry(node, [given, wins, f"    {best} = {value}"])),
+            *indented(self.over_entry(entry, given, wins, f"    {best} = {value}")),
             "else:",
             f"    {seen}[{group}] = True",
-            *indented(self.over_entry(node, [given, f"{best} = {value}"])),
+            *indented(self.over_entry(entry, given, f"{best} = {value}")),
         ]
         return [
             *self.comments(),
             f"for g in range({node.size if node.rows == UNIT else self.module.rows(node.rows)}):",
             f"    {seen}[g] = False",
-            *indented(self.over_entry(node, [f"{self.of_group(node, 'g')} = 0"])),
+            *indented(self.over_entry(entry, f"{self.of_group(node, 'g')} = 0")),
             f"for r in range({self.module.rows(self.loop.rows)}):",
             *indented(rows),
         ]
-
-    def at_row(self, node: SegmentBest) -> At:
-        """A number of a row."""
-        return At("r", self.entry(node.x.type.shape))
 
     def of_group(self, node: SegmentBest, group: str) -> str:
         """A number of a group."""
         inside = VARIABLES[: len(self.nest(node.x.type.shape).sizes)]
         return f"{self.module.array(node)}[{', '.join((group, *inside))}]"
 
-    def over_entry(self, node: SegmentBest, lines: list[str]) -> list[str]:
-        """Lines for every number of a row."""
-        nest = self.nest(node.x.type.shape)
-        nest.body += lines
-        return nest.lines()
 
-
-class KeySumWriter(LoopWriter):
+class KeySumWriter(SeveralLoopsWriter):
     """Writes, for every row, the sum over all rows that have its key, without a table of all keys.
 
     The first row of a key gathers its sum. Which row that is stands in an array over all keys, which is not cleared: an
@@ -82,7 +82,7 @@ class KeySumWriter(LoopWriter):
 
     def finding(self) -> list[str]:
         """Where a key comes first, its sum begins."""
-        new = [f"{self.first_row}[{self.key}] = r", *self.over_entry(f"{self.at('r')} = 0")]
+        new = [f"{self.first_row}[{self.key}] = r", *self.over_entry(self.node.type.shape, f"{self.at('r')} = 0")]
         is_new = f"{self.found} < 0 or {self.found} >= r or {self.key_at(self.node.by, self.found)} != {self.key}"
         return self.over_rows(self.node.by, [f"if {is_new}:", *indented(new)])
 
@@ -90,7 +90,7 @@ class KeySumWriter(LoopWriter):
         """A row is added to the first one with its key; a key that no row asks for is left out."""
         entry = At("r", self.entry(self.node.type.shape))
         value = self.operand(self.value(x, entry), x, self.node.type.element)
-        lines = self.over_entry(f"{self.at(self.found)} += {value}")
+        lines = self.over_entry(self.node.type.shape, f"{self.at(self.found)} += {value}")
         if keys is not self.node.by:
             there = f"{self.key_at(self.node.by, self.found)} == {self.key}"
             lines = [f"if 0 <= {self.found} < {self.count} and {there}:", *indented(lines)]
@@ -98,19 +98,13 @@ class KeySumWriter(LoopWriter):
 
     def copying(self) -> list[str]:
         """The other rows of a key have the sum of the first one."""
-        copied = self.over_entry(f"{self.at('r')} = {self.at(self.found)}")
+        copied = self.over_entry(self.node.type.shape, f"{self.at('r')} = {self.at(self.found)}")
         return self.over_rows(self.node.by, [f"if {self.found} != r:", *indented(copied)])
 
     def over_rows(self, keys: Node, body: list[str]) -> list[str]:
         """A loop over the rows that have these keys."""
         head = [f"{self.key} = {self.key_at(keys, 'r')}", f"{self.found} = {self.first_row}[{self.key}]"]
         return [f"for r in range({self.module.rows(keys.type.rows)}):", *indented([*head, *body])]
-
-    def over_entry(self, line: str) -> list[str]:
-        """A line for every number of a row."""
-        nest = self.nest(self.node.type.shape)
-        nest.body.append(line)
-        return nest.lines()
 
     def at(self, row: str) -> str:
         """A number of a row of the output."""

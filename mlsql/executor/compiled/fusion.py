@@ -25,7 +25,6 @@ from ...planner.ops import (
     Contract,
     Contraction,
     Index,
-    KeySum,
     Map,
     Put,
     Reduce,
@@ -39,10 +38,10 @@ from ...planner.ops.shape import is_contiguous
 from ...planner.work import Work
 from ...types import UNIT, RowSet, common_rows
 from ..memory import is_view, owner
-from .lower import LEAVES
+from .lower import IN_SEVERAL_LOOPS, LEAVES
 from .tasks import Task
 
-ALONE = (Contraction, KeySum, SegmentBest)  # what is computed from whole arrays, in a kernel of its own
+ALONE = (Contraction, *IN_SEVERAL_LOOPS)  # what is computed from whole arrays, in a kernel of its own
 CHEAP = frozenset("add subtract multiply negative abs maximum minimum where sign".split()) | frozenset(
     "less less_equal greater greater_equal equal not_equal logical_and logical_or logical_not".split()
 )

@@ -37,22 +37,10 @@ from ...planner.ops.segment import SegmentBest
 from ...types import BOOLEAN, DOUBLE, FLOAT
 
 LEAVES = (Column, Positions, Parameter, State, Index, Counter, Count, Constant)
+IN_SEVERAL_LOOPS = (KeySum, SegmentBest)  # what reads whole arrays again and again: see ``alone.py``
 IN_LOOPS = (
-    Map,
-    Reduce,
-    Argmax,
-    Broadcast,
-    Take,
-    Pick,
-    Place,
-    Pad,
-    Concat,
-    Segment,
-    SegmentBest,
-    KeySum,
-    ScatterAdd,
-    Put,
-    Regroup,
+    *(Map, Reduce, Argmax, Broadcast, Take, Pick, Place, Pad, Concat, Segment, ScatterAdd, Put, Regroup),
+    *IN_SEVERAL_LOOPS,
 )
 SMALL_PRODUCT = 1 << 10  # flops from which on a matrix product is worth a call of BLAS
 
