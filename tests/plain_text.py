@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlsql.executor.compiled import shared, steps
+from mlsql.executor.compiled import replicas, shared, steps
 from mlsql.executor.compiled.trainer import CompiledTrainer
 from mlsql.executor.train import Limits, Trainer
 
@@ -107,7 +107,7 @@ def turns(gate: Any, threads: int) -> Turns:
         return TURNS[key] if key in TURNS else TURNS.setdefault(key, Turns(threads))
 
 
-def meet(gate: Any, threads: int) -> None:
+def meet(gate: Any, thread: int, threads: int) -> None:
     turns(gate, threads).meet()
 
 
@@ -168,10 +168,12 @@ class PlainTrainer(CompiledTrainer):
         return Trainer.run(self, limits)
 
 
-@pytest.fixture(params=(1, 2))
+@pytest.fixture(params=((1, 1), (2, 1), (1, 100), (2, 100)), ids=str)
 def turns_of(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The threads of a module that is run as plain Python take turns, and have each something to do."""
-    monkeypatch.setattr(Turns, "seed", request.param)
-    monkeypatch.setattr(shared, "WORTH_SHARING", 1)
+    """The threads of a module that is run as plain Python take turns, and have each something to do: they share loops
+    over few numbers, or each computes for itself."""
+    seed, worth = request.param
+    monkeypatch.setattr(Turns, "seed", seed)
+    monkeypatch.setattr(replicas, "WORTH_SHARING", worth)
     monkeypatch.setattr(shared, "STEP", 1)
     monkeypatch.setattr(steps, "STEP", 1)

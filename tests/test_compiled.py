@@ -140,7 +140,7 @@ def check_texts(seeds: Sequence[int], threads: int) -> list[int]:
 @pytest.fixture
 def always_tiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two rows at a time wherever kernels can run so, and products by BLAS, however small."""
-    monkeypatch.setattr(tiles, "tile_rows", lambda width, read_bytes, most: 2)
+    monkeypatch.setattr(tiles, "tile_rows", lambda *arguments: 2)
     monkeypatch.setattr(tiles.Group, "pays", lambda group, size, share, shares: True)
     monkeypatch.setattr(lower, "SMALL_PRODUCT", 1)
 
@@ -329,4 +329,4 @@ def test_threads_share_short_steps_where_that_pays(
         lines = con.execute(
             f"EXPLAIN (CODE) TRAIN net ON rows WITH SGD (batch_size = 256, epochs = {epochs})"
         ).fetchall()
-    assert ("meet(gate, threads)" in "\n".join(line for (line,) in lines)) == (shares == 2)
+    assert ("meet(gate, thread, threads)" in "\n".join(line for (line,) in lines)) == (shares == 2)

@@ -9,6 +9,7 @@ from ...planner.ops import Put, ScatterAdd, State
 from ...types import Type
 from ..memory import owner
 from .fusion import Fusion
+from .replicas import replicas
 from .tiles import Tiles
 
 
@@ -16,7 +17,7 @@ class Arena:
     """``sizes`` are the slots in bytes, ``slot`` says in which an array lies; ``overwrites`` are new values of states.
 
     ``given`` are arrays that lie elsewhere: the caller brings them. Arrays that are local to ``tiles`` have room for a
-    tile's rows, and each thread has its own.
+    tile's rows; each thread has its own of these, and of what it computes for itself (``replicas``).
     """
 
     def __init__(self, fusion: Fusion, given: Collection[Node] = (), tiles: Sequence[Tiles] = ()) -> None:
@@ -27,6 +28,7 @@ class Arena:
         self.of_thread: set[int] = set()  # slots that each thread has for itself
         for state, new in fusion.updates.items():
             self.overwrite(owner(new), state)
+        self.replicas = replicas(fusion, tiles, self.home)
         self.assign()
 
     def overwrite(self, node: Node, state: State) -> None:
@@ -48,13 +50,17 @@ class Arena:
                 first, last = spans.get(base, (used[0], used[0]))
                 spans[base] = min(first, used[0]), max(last, *used)
         spans = {n: self.widened(n, *span) for n, span in spans.items()}
-        free: dict[bool, list[int]] = {True: [], False: []}  # of tiles, and the others
+        free: dict[bool, list[int]] = {True: [], False: []}  # of each thread, and of all of them
         for i in range(len(fusion.kernels)):
             for n in [n for n, (first, _) in spans.items() if first == i]:
-                self.slot[n] = self.take(self.bytes_of(n), free[self.tiles_of(n) is not None])
+                self.slot[n] = self.take(self.bytes_of(n), free[self.is_own(n)])
             for n in [n for n, (_, last) in spans.items() if last == i]:
-                free[self.tiles_of(n) is not None].append(self.slot[n])
-        self.of_thread.update(s for n, s in self.slot.items() if self.tiles_of(n) is not None)
+                free[self.is_own(n)].append(self.slot[n])
+        self.of_thread.update(s for n, s in self.slot.items() if self.is_own(n))
+
+    def is_own(self, node: Node) -> bool:
+        """Whether each thread has an array of its own for a node."""
+        return self.tiles_of(node) is not None or self.home(node) in self.replicas.arrays
 
     def tiles_of(self, node: Node) -> Tiles | None:
         """The tiles to which an array is local."""
@@ -76,6 +82,11 @@ class Arena:
         while node in self.fusion.placed:
             node = self.fusion.placed[node][0]
         return node
+
+    def home(self, node: Node) -> Node:
+        """The node or the state in whose array a node's value lies."""
+        base = self.base(node)
+        return self.overwrites.get(base, base)
 
     def take(self, size: int, free: list[int]) -> int:
         """The smallest free slot that is large enough, else a free one made larger, else a new one."""

@@ -11,8 +11,18 @@ from dataclasses import dataclass, field
 
 from ...planner.ops import State
 
-MEET = "meet(gate, threads)"
-Place = int | str | State  # a slot of the arena, what has a name of its own, a state
+MEET = "meet(gate, thread, threads)"
+
+
+@dataclass(frozen=True)
+class InTurns:
+    """Two places that steps use by turns. Threads meet in each step between writing there and reading; so when one writes
+    to the other place in the next step, all may still read, and when it is the first one's turn again, none does."""
+
+    name: str
+
+
+Place = int | str | State | InTurns  # a slot of the arena, what has a name of its own, a state
 
 
 @dataclass(frozen=True)
@@ -23,6 +33,11 @@ class Section:
     reads: frozenset[Place] = frozenset()
     writes: frozenset[Place] = frozenset()
     is_alone: bool = False
+
+    def of_next_step(self) -> Section:
+        """The section without the places that the next step does not use."""
+        reads, writes = ((p for p in places if not isinstance(p, InTurns)) for places in (self.reads, self.writes))
+        return Section(self.lines, frozenset(reads), frozenset(writes), self.is_alone)
 
 
 @dataclass
@@ -64,7 +79,7 @@ def joined(sections: Sequence[Section]) -> list[str]:
             since, first = _Open(), min(first, i)
         since.add(section)
         lines += section.lines
-    for section in sections[:first]:  # of the next step, until threads meet in it
+    for section in (s.of_next_step() for s in sections[:first]):  # until threads meet in it
         if since.clashes(section):
             return [*lines, MEET]
         since.add(section)

@@ -42,7 +42,7 @@ RESERVED = frozenset(
     "prepare run compute arena rows outputs start s r g i j k l inf nan np njit array "
     "float32 float64 int32 int64 uint16 matmul matmul_mkl matmul_bf16 round_bf16 nearest plus "
     "exp log log1p tanh erf sin cos sqrt power where maximum minimum sign abs min max range "
-    "across double largest least single total ahead fetch meet share first last p t tile n_tile "
+    "turn done across double largest least single total ahead fetch meet share first last p t tile n_tile "
     "add_product add_product_mkl".split()
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -46,6 +46,8 @@ class SharingModule(Module, Protocol):
     def partial(self, type: Type, hint: str) -> str: ...
     def part(self, node: Node) -> int: ...
     def places(self, node: Node) -> set[Place]: ...
+    def places_read(self, nodes: Iterable[Node]) -> frozenset[Place]: ...
+    def is_own(self, node: Node) -> bool: ...
 
 
 class TilingModule(SharingModule, Protocol):

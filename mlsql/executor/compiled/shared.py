@@ -2,12 +2,12 @@
 
 What is folded over a loop is folded for each share, and then put together in the order of the shares. How many shares
 there are is fixed when the module is made, and threads that are fewer take several: so any number of threads gives the
-same bits. Of a loop that writes wherever an index says, the first share is all.
+same bits. Of a loop that writes wherever an index says, the first share is all. What shares leave of few numbers lies in
+two places, which steps use by ``turn``: then no thread waits for the others to have read before it goes on.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from ...planner.node import At, Node
@@ -15,17 +15,18 @@ from ...planner.ops import Argmax, Concat, Put, Reduce, ScatterAdd, Segment, Sum
 from ...types import FLOAT, UNIT, RowSet, Type
 from .fusion import Loop, is_single
 from .loops import LoopWriter
-from .meetings import Place, Section
+from .meetings import InTurns, Place, Section
 from .reader import SharingModule
+from .replicas import is_few
 from .tasks import key_of
 from .texts import Nest, combined, indented, index
 
-WORTH_SHARING = 4096  # numbers of a loop without rows
 STEP = 16  # shares begin at multiples of it: a register full of numbers
 MINE = "first, last"
 SHARES = "for p in range(thread, shares, threads):"
 PADDING = 16  # numbers: at least a line of the cache
 LINE = 8  # numbers of 64 bits of a line of cache
+TURNS = 2  # places that steps use by turns
 
 
 class SharedLoopWriter(LoopWriter):
@@ -44,8 +45,8 @@ class SharedLoopWriter(LoopWriter):
         """The loop, and what puts together what the shares have folded."""
         nests = [self.inner_loop(tasks) for tasks in self.inner]
         lines = self.over_rows(nests) if self.row else self.over_entry(nests)
-        reads = {p for n in self.loop.nodes for s in self.fusion.sources(n) for p in self.module.places(s)}
-        loop = Section([*self.comments(), *lines], frozenset(reads), self.writes(), self.is_alone)
+        reads = self.module.places_read(self.loop.nodes)
+        loop = Section([*self.comments(), *lines], reads, self.writes(), self.is_alone)
         return [loop, *ends(self.module, [self])]
 
     def writes(self) -> frozenset[Place]:
@@ -53,11 +54,11 @@ class SharedLoopWriter(LoopWriter):
         folded = {n for n, _ in (*self.partials, *self.numbers)}
         stored = [n for n in self.loop.nodes if n in self.fusion.arrays and n not in folded]
         places = {p for n in stored for p in self.module.places(n)}
-        return frozenset(places.union(name for _, name in self.partials)) | self.places_of_numbers()
+        return frozenset(places.union(place_of(*partial) for partial in self.partials)) | self.places_of_numbers()
 
     def places_of_numbers(self) -> frozenset[Place]:
         """Where the shares leave the numbers that they fold."""
-        return frozenset(f"parts {self.module.part(n)}" for n, _ in self.numbers)
+        return frozenset(InTurns(f"parts {self.module.part(n)}") for n, _ in self.numbers)
 
     def places_of_singles(self) -> frozenset[Place]:
         """Where single numbers are stored."""
@@ -95,7 +96,7 @@ class SharedLoopWriter(LoopWriter):
             elif parts or any(isinstance(t.node, (Reduce, Argmax)) and not is_single(t.node) for t in tasks):
                 lines += self.shares("1", False, 1, once(nest.lines()))
             else:
-                many = math.prod(tasks[0].key) >= WORTH_SHARING and tasks[0].key[0] >= STEP
+                many = not is_few(tasks[0].shape) and tasks[0].key[0] >= STEP
                 lines += self.shares(nest.sizes[0], many, STEP, nest.lines(MINE))
         return lines
 
@@ -107,7 +108,7 @@ class SharedLoopWriter(LoopWriter):
 
     def keep(self) -> list[str]:
         """Lines that leave the numbers of a share to be put together."""
-        return [f"parts[{self.module.part(n)}, p * {LINE}] = {name}" for n, name in self.numbers]
+        return [f"parts[{self.module.part(n)}, (turn + p) * {LINE}] = {name}" for n, name in self.numbers]
 
     # -- what is folded over the loop ----------------------------------------------------------------------------------
 
@@ -116,7 +117,7 @@ class SharedLoopWriter(LoopWriter):
             return self.module.array(node), ""  # the first share is all of the loop
         name = self.module.partial(node.type, self.module.name(node))
         self.partials.append((node, name))
-        return name, "p"
+        return name, share_of(node, "p")
 
     def added(self, node: Node, partial: str, bounds: str | None = None) -> list[str]:
         """Lines that put together the entries that the threads have folded, or some rows of them."""
@@ -124,9 +125,9 @@ class SharedLoopWriter(LoopWriter):
         nest = self.nest(node.type.shape)
         entry = self.entry(node.type.shape)
         place = f"{target}{index(At('', entry), node.type)}"
-        nest.body.append(f"{place} = {partial}{index(At('0', entry), node.type)}")
+        nest.body.append(f"{place} = {partial}{index(At(share_of(node, '0'), entry), node.type)}")
         rest = self.nest(node.type.shape)
-        other = f"{partial}{index(At('t', entry), node.type)}"
+        other = f"{partial}{index(At(share_of(node, 't'), entry), node.type)}"
         rest.body.append(f"{place} = {combined(node, place, other)}")
         return [*nest.lines(bounds), "for t in range(1, shares):", *indented(rest.lines(bounds))]
 
@@ -139,7 +140,7 @@ class SharedLoopWriter(LoopWriter):
         row = self.module.part(node)
         is_total = bool(self.row) and isinstance(node, Sum)
         cast = "float32" if node.type.element == FLOAT and not is_total else ""
-        first, other = f"parts[{row}, 0]", f"parts[{row}, t * {LINE}]"
+        first, other = f"parts[{row}, turn * {LINE}]", f"parts[{row}, (turn + t) * {LINE}]"
         if cast:
             first, other = f"{cast}({first})", f"{cast}({other})"
         return [f"{name} = {first}", "for t in range(1, shares):", f"    {name} = {combined(node, name, other)}"]
@@ -160,14 +161,17 @@ def ends(
     found = [Section(lines, numbers, singles)] if lines else []
     small, read, written = [line for w in loops for line in w.kept], set[Place](), set(singles)
     for node, name in [*(partial for w in loops for partial in w.partials), *products]:
-        if math.prod(key_of(node.type.shape)) < WORTH_SHARING:
+        place = place_of(node, name)
+        if module.is_own(node):
+            found.append(Section(writer.added(node, name), frozenset([place])))
+        elif is_few(node.type.shape):
             small += writer.added(node, name)
-            read.add(name)
+            read.add(place)
             written |= module.places(node)
         else:
             rows = writer.nest(node.type.shape).sizes[0]
             large = writer.shares(rows, True, STEP, writer.added(node, name, MINE))
-            found.append(Section(large, frozenset([name]), frozenset(module.places(node))))
+            found.append(Section(large, frozenset([place]), frozenset(module.places(node))))
     if small:
         found.append(Section(["if thread == 0:", *indented(small)], frozenset(read), frozenset(written), True))
     return found
@@ -179,10 +183,23 @@ def once(lines: list[str]) -> list[str]:
 
 
 def of_shares(type: Type, count: int) -> Type:
-    """An entry of a type for each share. Its last axis is made longer, so that no two shares write to the same line of
-    the cache."""
+    """An entry of a type for each share, and for each turn if it is small. Its last axis is made longer, so that no two
+    shares write to the same line of the cache."""
     *others, last = key_of(type.shape)
-    return type.with_(rows=RowSet("shares", count), shape=(*others, (last // PADDING + 2) * PADDING))
+    rows = RowSet("shares of turns", TURNS * count) if is_few(type.shape) else RowSet("shares", count)
+    return type.with_(rows=rows, shape=(*others, (last // PADDING + 2) * PADDING))
+
+
+def share_of(node: Node, share: str) -> str:
+    """Where a share's part of what is folded lies."""
+    if not is_few(node.type.shape):
+        return share
+    return "turn" if share == "0" else f"turn + {share}"
+
+
+def place_of(node: Node, partial: str) -> Place:
+    """The place of what shares have folded."""
+    return InTurns(partial) if is_few(node.type.shape) else partial
 
 
 def shares_rows(node: Node) -> bool:

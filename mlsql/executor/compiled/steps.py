@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from ...planner.node import At, Node
@@ -15,8 +15,8 @@ from .fusion import ALONE, Fusion, Loop, Product, in_bf16
 from .loops import LoopWriter
 from .meetings import MEET, Place, Section, joined
 from .module import IMPORTS, OPTIONS, ModuleWriter, wrapped
-from .shared import SHARES, STEP, SharedLoopWriter, of_shares, shares_rows
-from .texts import indented
+from .shared import SHARES, STEP, TURNS, SharedLoopWriter, of_shares, shares_rows
+from .texts import indented, index
 from .tile_loops import TileWriter
 from .tiles import TILE, Tiles
 
@@ -55,6 +55,7 @@ class StepsWriter(ModuleWriter):
         self.present: Tiles | None = None  # those of which kernels are written just now
         self.views_of_tile: dict[str, str] = {}  # by the names of arrays of all rows
         self.made_for: Tiles | None = None  # those to which the array is local that is made just now
+        self.replicas: dict[State, str] = {}  # each thread's own copies of states
 
     def varies(self, rows: RowSet) -> bool:
         index = self.loop.index
@@ -76,6 +77,8 @@ class StepsWriter(ModuleWriter):
                 sections += writer.sections()
             elif isinstance(kernel, Product):
                 sections.append(self.product_section(kernel.node))
+            elif i in self.arena.replicas.kernels:
+                sections.append(Section(self.loop_lines(kernel, scalars), self.places_read(kernel.nodes)))
             elif isinstance(kernel.nodes[0], ALONE):
                 sections.append(self.section_of_one(kernel, scalars))
             else:
@@ -93,6 +96,8 @@ class StepsWriter(ModuleWriter):
         self.present, self.origin, self.views_of_tile = before
 
     def array(self, node: Node) -> str:
+        if isinstance(node, State) and self.is_own(node):
+            return self.replica(node)
         with self.laying(node):
             name = super().array(node)
         return self.of_tile(name, node)
@@ -149,29 +154,56 @@ class StepsWriter(ModuleWriter):
             return super().buffer(type, hint)
         return self.made(type, self.fresh(f"{hint}_of_row"), self.arena.own)
 
+    def replica(self, state: State) -> str:
+        """A thread's own copy of a state."""
+        if state not in self.replicas:
+            own = self.fresh(f"own_{super().array(state)}")
+            self.replicas[state] = self.made(state.type, own, self.arena.own)
+        return self.replicas[state]
+
+    def copied(self) -> tuple[list[str], list[str]]:
+        """Lines that copy states to each thread's own before the first step, and those of the first one back."""
+        there, back = list[str](), list[str]()
+        writer = LoopWriter(self, Loop(UNIT, ()), {})
+        for state, own in self.replicas.items():
+            place = index(At("", writer.entry(state.type.shape)), state.type)
+            first, last = f"{own}{place}", f"{super().array(state)}{place}"
+            for lines, text in ((there, f"{first} = {last}"), (back, f"{last} = {first}")):
+                nest = writer.nest(state.type.shape)
+                nest.body.append(text)
+                lines += nest.lines()
+        return ([*there, MEET], ["if thread == 0:", *indented(back)]) if there else ([], [])
+
+    def is_own(self, node: Node) -> bool:
+        """Whether each thread has an array of its own for a node."""
+        return self.arena.is_own(node)
+
     def places(self, node: Node) -> set[Place]:
         """Where threads share the array of a node that changes."""
-        base = self.arena.base(node)
-        state = node if isinstance(node, State) else self.arena.overwrites.get(base)
-        if state is not None:
-            return {state}
-        is_shared = base in self.arena.slot and self.arena.tiles_of(base) is None
-        return {self.arena.slot[base]} if is_shared else set()
+        home = self.arena.home(node)
+        if self.is_own(home):
+            return set()
+        if isinstance(home, State):
+            return {home}
+        return {self.arena.slot[home]} if home in self.arena.slot else set()
+
+    def places_read(self, nodes: Iterable[Node]) -> frozenset[Place]:
+        """Where threads share what nodes are computed from."""
+        return frozenset(p for n in nodes for s in self.fusion.sources(n) for p in self.places(s))
 
     def product_section(self, node: Contraction) -> Section:
         """A product of which each thread computes some rows or columns."""
         known = set(self.rounded.values())
         lines = self.product(node)
-        reads = {p for s in self.fusion.sources(node) for p in self.places(s)}
         rounded = [self.rounded[n] for n in node.inputs if n in self.rounded]
         writes = self.places(node).union(name for name in rounded if name not in known)
-        return Section(lines, frozenset(reads.union(rounded)), frozenset(writes))
+        return Section(lines, self.places_read([node]).union(rounded), frozenset(writes))
 
     def section_of_one(self, loop: Loop, scalars: dict[Node, str]) -> Section:
         """A loop that the first thread runs."""
         lines = ["if thread == 0:", *indented(self.loop_lines(loop, scalars))]
-        reads = {p for n in loop.nodes for s in self.fusion.sources(n) for p in self.places(s)}
-        return Section(lines, frozenset(reads), frozenset(p for n in loop.nodes for p in self.places(n)), is_alone=True)
+        writes = frozenset(p for n in loop.nodes for p in self.places(n))
+        return Section(lines, self.places_read(loop.nodes), writes, is_alone=True)
 
     # -- products ----------------------------------------------------------------------------------------------------
 
@@ -228,9 +260,8 @@ class StepsWriter(ModuleWriter):
             f"    {OPTIONS},",
             ")",
             *wrapped(f"def steps({', '.join([*head, *counts, *widths, *arguments])}):"),
-            '    """Train on so many batches; returns how many were done when a loss was not finite."""',
+            '    """Train on so many batches, or until a loss is not finite; returns how many were done."""',
             *(f"    {line}" for line in body),
-            "    return count",
             "",
             "",
             *wrapped(f"def prepare({', '.join(['arena', *counts, *self.leaves.values()])}):"),
@@ -257,16 +288,20 @@ class StepsWriter(ModuleWriter):
             batch = self.rows(loop.index.rows)
             start = ["start = s * batch", f"{batch} = min(batch, order.shape[0] - start)"]
             start += [f"{self.rows(r)} = {batch} * {n}" for r, n in loop.multiples.items() if r in self.row_counts]
+        if self.threads > 1:
+            start.append(f"turn = s % {TURNS} * shares")
+        told = [f"losses[s] = {loss}", f"rates[s] = {rate}"]
         inner = [
             f"{step} = first_step + s",
             *start,
             *kernels,
-            f"losses[s] = {loss}",
-            f"rates[s] = {rate}",
-            "if stop_on_nan and not np.isfinite(losses[s]):",
-            "    return s + 1",
+            *(["if thread == 0:", *indented(told)] if self.threads > 1 else told),
+            "done = s + 1",
+            f"if stop_on_nan and not np.isfinite({loss}):",
+            "    break",
         ]
-        return ["for s in range(count):", *(f"    {line}" for line in inner)]
+        before, behind = self.copied()
+        return [*before, "done = 0", "for s in range(count):", *indented(inner), *behind, "return done"]
 
 
 def shared(size: str, call: str) -> list[str]:

@@ -17,12 +17,11 @@ from numba.extending import intrinsic
 from ..device import LINE_BYTES
 from .blas import SIZE
 from .number import declared
+from .shared import LINE
 
 SPINS = 4000  # looks at the gate before a thread lets others run: about ten microseconds
-ARRIVED, ROUND = 0, 8  # where a gate keeps how many have arrived and the number of the round, on lines of their own
 SECOND_LEVEL = 2  # of the caches, as LLVM counts them
 POSITIVE = (1 << 62) - 1  # a mask without the sign
-LINE = 8  # numbers of 64 bits of a line of cache
 ON_X86, ON_ARM = ("llvm.x86.sse2.pause", ()), ("llvm.aarch64.hint", (1,))
 PAUSE = {"x86_64": ON_X86, "AMD64": ON_X86, "aarch64": ON_ARM, "arm64": ON_ARM}.get(platform.machine())
 
@@ -31,16 +30,6 @@ _yield = types.ExternalFunction("sched_yield", types.int32())
 
 def _place(context: Any, builder: Any, array: Any, value: Any, position: Any) -> Any:
     return builder.gep(context.make_array(array)(context, builder, value).data, [position])
-
-
-def _add_code(typing: Any, array: Any, position: Any, value: Any) -> Any:
-    """Add to a number at once for all threads; what it was before."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = _place(context, builder, array, *arguments[:2])
-        return builder.atomic_rmw("add", place, arguments[2], "acq_rel")
-
-    return types.int64(array, types.int64, types.int64), generate
 
 
 def _load_code(typing: Any, array: Any, position: Any) -> Any:
@@ -76,26 +65,24 @@ def _pause_code(typing: Any) -> Any:
     return types.void(), generate
 
 
-_add: Any = intrinsic(_add_code)
 _load: Any = intrinsic(_load_code)
 _store: Any = intrinsic(_store_code)
 _pause: Any = intrinsic(_pause_code)
 
 
 @njit(nogil=True)
-def meet(gate: Any, threads: Any) -> None:
-    """Wait until all threads are here."""
-    number: Any = _load(gate, ROUND)
-    if _add(gate, ARRIVED, 1) == threads - 1:
-        _store(gate, ARRIVED, 0)
-        _store(gate, ROUND, number + 1)
-        return
+def meet(gate: Any, thread: Any, threads: Any) -> None:
+    """Wait until all threads are here. A gate has a line of the cache for each of them, where it tells how often it has
+    been there: one line on its way to each of the others, where a common counter would come and go for each thread."""
+    number: Any = _load(gate, thread * LINE) + 1
+    _store(gate, thread * LINE, number)
     spins = 0
-    while _load(gate, ROUND) == number:
-        spins += 1
-        _pause()
-        if spins > SPINS:
-            _yield()
+    for t in range(threads):
+        while _load(gate, t * LINE) < number:
+            spins += 1
+            _pause()
+            if spins > SPINS:
+                _yield()
 
 
 def _share(typing: Any, count: Any, number: Any, shares: Any, step: Any) -> Any:

@@ -13,7 +13,7 @@ from .fusion import Loop, Product
 from .loops import LoopWriter
 from .meetings import Place, Section
 from .reader import TilingModule
-from .shared import MINE, SHARES, SharedLoopWriter, ends
+from .shared import MINE, SHARES, SharedLoopWriter, ends, place_of, share_of
 from .texts import indented
 from .tiles import Tiles
 
@@ -74,13 +74,13 @@ class TileWriter:
     def reads(self) -> frozenset[Place]:
         """The places that the kernels read."""
         nodes = [n for k in self.kernels() for n in ([k.node] if isinstance(k, Product) else k.nodes)]
-        return frozenset(p for n in nodes for s in self.module.fusion.sources(n) for p in self.module.places(s))
+        return self.module.places_read(nodes)
 
     def writes(self) -> frozenset[Place]:
         """The places that the kernels write to; sums are put together behind them."""
         products = [k.node for k in self.kernels() if isinstance(k, Product) and k.node.type.rows != UNIT]
         places = {p for n in products for p in self.module.places(n)}
-        return frozenset(places.union(name for _, name in self.sums)).union(*(w.writes() for w in self.loops))
+        return frozenset(places.union(place_of(*total) for total in self.sums)).union(*(w.writes() for w in self.loops))
 
     def kernels(self) -> list[Loop | Product]:
         return self.module.fusion.kernels[self.tiles.first : self.tiles.last + 1]
@@ -100,12 +100,12 @@ class TileWriter:
             return self.module.array(node)
         name = self.module.partial(node.type, self.module.name(node))
         self.sums.append((node, name))
-        return f"{name}[p, :, :{node.type.shape[-1]}]"
+        return f"{name}[{share_of(node, 'p')}, :, :{node.type.shape[-1]}]"
 
     def starts(self) -> list[str]:
         """Lines that clear what is summed."""
         lines = list(dict.fromkeys(line for w in self.loops for line in w.starts))
         lines += [line for w in self.loops for line in w.before]
         for node, name in self.sums:
-            lines += self.outside.filled(node, name, "p" if self.is_shared else "")
+            lines += self.outside.filled(node, name, share_of(node, "p") if self.is_shared else "")
         return lines

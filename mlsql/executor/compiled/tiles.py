@@ -20,6 +20,7 @@ from ..memory import owner
 from .fusion import Fusion, Kernel, Product, in_bf16, writes_elsewhere
 
 TILE_BYTES = 128 << 10  # of intermediate values: a part of the second-level cache
+LOOP_BYTES = 16 << 10  # of those between loops alone: half of the first-level cache
 FEWEST_ROWS = 64
 TILE = "rows of a tile"
 
@@ -50,10 +51,10 @@ def entry_bytes(node: Node) -> int:
     return (node.type.entry_size or 1) * node.type.element.bytes
 
 
-def tile_rows(width: float, read_bytes: int, most: int) -> int:
+def tile_rows(width: float, read_bytes: int, most: int, cache: int = TILE_BYTES) -> int:
     """The rows of a tile, a power of two: so many that values of ``width`` bytes a row stay in the cache. Every tile
     reads all parameters, so large ones want larger tiles."""
-    rows, room = FEWEST_ROWS, max(TILE_BYTES, 4 * read_bytes)
+    rows, room = FEWEST_ROWS, max(cache, 4 * read_bytes)
     while 2 * rows <= most and 2 * rows * width <= room:
         rows *= 2
     return rows
@@ -167,7 +168,8 @@ class Group:
         share = -(-(self.rows.rows or 1) // shares)
         products = [n for n in self.nodes if isinstance(n, Contraction)]
         parameters = sum(m.nbytes for n in products for m in n.inputs if m.type.rows == UNIT)
-        size = tile_rows(self.width(), max(parameters, self.sums()), share)
+        cache = TILE_BYTES if products else LOOP_BYTES
+        size = tile_rows(self.width(), max(parameters, self.sums()), share, cache)
         if not self.pays(size, share, shares):
             return None
         return Tiles(self.rows, min(size, share), first, first + len(self.kernels) - 1, self.local)

@@ -20,7 +20,7 @@ from ..device import Array, on_lines
 from ..run import evaluate
 from ..train import Limits, Outcome, Stride, Trainer
 from .pace import Pace
-from .shared import LINE
+from .shared import LINE, TURNS
 from .source import Compiled, Team
 
 NO_ORDER = np.zeros(0, np.int64)
@@ -28,7 +28,7 @@ NO_ORDER = np.zeros(0, np.int64)
 
 def together(runs: Sequence[Callable[..., int]], team: Team, threads: int, *arguments: Any) -> int:
     """Run the function on some threads at the same time; they meet at a common gate."""
-    gate, parts = np.zeros(2 * LINE, np.int64), np.zeros((max(1, team.parts), team.shares * LINE))
+    gate, parts = np.zeros(team.shares * LINE, np.int64), np.zeros((max(1, team.parts), TURNS * team.shares * LINE))
     common = threads, team.shares, gate, parts
     submit = pool(os.getpid(), team.shares - 1).submit
     others = [submit(on_core, i, runs[i], *arguments, i, *common) for i in range(1, threads)]
