@@ -16,8 +16,8 @@ MEET = "meet(gate, thread, threads)"
 
 @dataclass(frozen=True)
 class InTurns:
-    """Two places that steps use by turns. Threads meet in each step between writing there and reading; so when one writes
-    to the other place in the next step, all may still read, and when it is the first one's turn again, none does."""
+    """Two places that steps use by turns. Threads meet in each step between writing and reading there: when one writes
+    to the other place in the next step, all may still read; when it is the first one's turn again, none does."""
 
     name: str
 

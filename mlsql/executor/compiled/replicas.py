@@ -45,7 +45,7 @@ def replicas(fusion: Fusion, tiles: Sequence[Tiles], home: Callable[[Node], Node
     kernels = {i for i, k in enumerate(fusion.kernels) if isinstance(k, Loop) and is_small(k)}
     while True:
         common = {homes[n] for n in homes if fusion.kernel_of[n] not in kernels and n not in sums}
-        left = {i for i in kernels if not any(homes.get(n) in common for n in fusion.kernels[i].nodes)}
+        left = kernels - {fusion.kernel_of[n] for n in homes if homes[n] in common}
         if left == kernels:
             return Replicas(frozenset(kernels), frozenset(homes.values()) - common)
         kernels = left

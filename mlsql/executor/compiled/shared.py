@@ -2,8 +2,8 @@
 
 What is folded over a loop is folded for each share, and then put together in the order of the shares. How many shares
 there are is fixed when the module is made, and threads that are fewer take several: so any number of threads gives the
-same bits. Of a loop that writes wherever an index says, the first share is all. What shares leave of few numbers lies in
-two places, which steps use by ``turn``: then no thread waits for the others to have read before it goes on.
+same bits. Of a loop that writes wherever an index says, the first share is all. For few numbers shares have two places,
+which steps use by ``turn``: so no thread has to wait until the others have read.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class Compiled(Generated):
     @property
     def meetings(self) -> int:
         """How often threads that share a step wait for each other in it."""
-        return self.source.partition("for s in range(count):")[2].count(MEET)
+        return self.source.count(MEET)
 
     def work(self) -> list[Work]:
         """What each kernel does in a step."""

@@ -162,7 +162,8 @@ class StepsWriter(ModuleWriter):
         return self.replicas[state]
 
     def copied(self) -> tuple[list[str], list[str]]:
-        """Lines that copy states to each thread's own before the first step, and those of the first one back."""
+        """Lines that copy states to each thread's own before the first step, and those of the first thread back: it has
+        met the others by then, or what they do does not count."""
         there, back = list[str](), list[str]()
         writer = LoopWriter(self, Loop(UNIT, ()), {})
         for state, own in self.replicas.items():
@@ -172,7 +173,7 @@ class StepsWriter(ModuleWriter):
                 nest = writer.nest(state.type.shape)
                 nest.body.append(text)
                 lines += nest.lines()
-        return ([*there, MEET], ["if thread == 0:", *indented(back)]) if there else ([], [])
+        return there, ["if thread == 0:", *indented(back)] if back else []
 
     def is_own(self, node: Node) -> bool:
         """Whether each thread has an array of its own for a node."""
