@@ -11,7 +11,7 @@ from scipy import stats
 from mlsql.executor import feed, shuffle
 from mlsql.executor.device import Array
 from mlsql.executor.feed import InMemory
-from mlsql.executor.shuffle import shuffled
+from mlsql.executor.shuffle import Orders
 
 LABELS = {
     "sorted": lambda i, n: i < n // 2,
@@ -22,9 +22,7 @@ LABELS = {
 
 
 def drawn(rows: int, rng: np.random.Generator) -> Array:
-    order = np.empty(rows, np.int64)
-    shuffled(order, rng)
-    return order
+    return Orders(rows, rng).draw()
 
 
 @given(st.integers(0, 3000), st.integers(0, 2**32))
@@ -76,7 +74,6 @@ def test_fewer_rounds_would_not_do(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_epochs_of_a_large_table_take_its_rows_in_new_orders(positions: Array, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed, "MANY_ROWS", 1000)
-    monkeypatch.setattr(feed, "WORTH_A_THREAD", 2000)
     rows = InMemory({}, positions, 100, shuffle=True, seed=1)
     seen: list[Array] = []
     for _ in range(4):

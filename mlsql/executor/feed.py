@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import functools
-import os
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
+from concurrent.futures import Future
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from ..record import record
 from .device import Array
+from .threads import pool
+
+if TYPE_CHECKING:
+    from .shuffle import Orders
 
 WORTH_A_THREAD = 1 << 16  # rows from which on an order is drawn beside the epoch before it
-MANY_ROWS = 1 << 18  # from which on an order is computed by machine code, which takes a moment to load
+MANY_ROWS = 1 << 18  # from which on an order is computed by all cores, with machine code that takes a moment to load
 
 
 @record
@@ -51,41 +54,35 @@ class InMemory:
         self.batch_size = min(batch_size or self.rows, self.rows)
         self.shuffle, self.rng = shuffle, np.random.default_rng([seed, 1])
         self.drawing: Future[Array] | None = None  # the order of the next epoch
-        self.spare: list[Array] = []  # memory of orders that are used up
 
     def blocks(self) -> Iterator[Block]:
-        order = self.order() if self.shuffle else self.positions
-        yield Block(self.columns, order)
-        if self.shuffle and self.rows >= MANY_ROWS:
-            self.spare.append(order)
+        yield Block(self.columns, self.order() if self.shuffle else self.positions)
 
     def order(self) -> Array:
-        """A random order. That of a large table is drawn by another thread while the epoch before it runs."""
+        """A random order. That of many rows is drawn by another thread while the epoch before it runs, and of more of
+        them computed so fast that threads of a step would lose more by having one beside them."""
+        if self.rows >= MANY_ROWS:
+            order = self.orders.draw()
+            ascending_from_0 = self.positions[-1] == self.rows - 1  # then they are all rows from the first one on
+            return order if ascending_from_0 else self.positions[order]
         if self.rows < WORTH_A_THREAD:
             return self.draw()
         drawn = self.draw() if self.drawing is None else self.drawing.result()
-        self.drawing = drawer(os.getpid()).submit(self.draw)
+        self.drawing = pool("order", 1).submit(self.draw)
         return drawn
 
     def draw(self) -> Array:
-        if self.rows < MANY_ROWS:
-            return self.rng.permutation(self.positions)
-        from .shuffle import shuffled
+        return self.rng.permutation(self.positions)
 
-        order = self.spare.pop() if self.spare else np.empty(self.rows, np.int64)
-        shuffled(order, self.rng)
-        if self.positions[-1] != self.rows - 1:  # they ascend, so these are not all rows from the first one on
-            return self.positions[order]
-        return order
+    @cached_property
+    def orders(self) -> Orders:
+        """What computes orders of many rows."""
+        from .shuffle import Orders
+
+        return Orders(self.rows, self.rng)
 
     def close(self) -> None:
         """Wait for what is being drawn."""
         if self.drawing is not None:
             self.drawing.cancel()
             self.drawing = None
-
-
-@functools.cache
-def drawer(process: int) -> ThreadPoolExecutor:
-    """The thread that draws orders; a forked process gets its own."""
-    return ThreadPoolExecutor(1, thread_name_prefix="mlsql-order")

@@ -7,18 +7,16 @@ A position outside its table counts as the nearest one inside, as in Take: no in
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numba import njit
 
 from .device import Array, cores
+from .threads import pool
 
 PARALLEL_WORK = 1 << 18  # numbers that are worth waking other threads for: about a tenth of a millisecond
 BLOCKS_PER_THREAD = 4  # more blocks than threads: one that is held up does not hold up all
@@ -267,12 +265,6 @@ def _vector(x: Array, out: Array) -> Array:
 # -- threads -----------------------------------------------------------------------------------------------------------
 
 
-@functools.cache
-def _pool(process: int, workers: int) -> ThreadPoolExecutor:
-    """The threads; a forked process gets its own."""
-    return ThreadPoolExecutor(workers, thread_name_prefix="mlsql-kernel")
-
-
 def _by_groups(kernel: Any, starts: Array, x: Array, *arguments: Any) -> None:
     """Run a loop over all groups, a large one in blocks of groups that have about equally many rows."""
     count, rows = len(starts) - 1, int(starts[-1])
@@ -281,6 +273,6 @@ def _by_groups(kernel: Any, starts: Array, x: Array, *arguments: Any) -> None:
         return
     work = starts + np.arange(count + 1)  # a group costs something even where it has no rows
     cuts = np.searchsorted(work, np.linspace(0, rows + count, cores() * BLOCKS_PER_THREAD + 1)).tolist()
-    submit = _pool(os.getpid(), cores()).submit
+    submit = pool("kernel", cores()).submit
     for done in [submit(kernel, a, b, x, *arguments) for a, b in itertools.pairwise(cuts)]:
         done.result()

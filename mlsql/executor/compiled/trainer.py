@@ -6,7 +6,6 @@ import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -18,6 +17,7 @@ from ...planner.plan import Plan
 from .. import blas
 from ..device import Array, on_lines
 from ..run import evaluate
+from ..threads import pool
 from ..train import Limits, Outcome, Stride, Trainer
 from .pace import Pace
 from .shared import LINE, TURNS
@@ -30,18 +30,12 @@ def together(runs: Sequence[Callable[..., int]], team: Team, threads: int, *argu
     """Run the function on some threads at the same time; they meet at a common gate."""
     gate, parts = np.zeros(team.shares * LINE, np.int64), np.zeros((max(1, team.parts), TURNS * team.shares * LINE))
     common = threads, team.shares, gate, parts
-    submit = pool(os.getpid(), team.shares - 1).submit
+    submit = pool("steps", team.shares - 1).submit
     others = [submit(on_core, i, runs[i], *arguments, i, *common) for i in range(1, threads)]
     done = on_core(0, runs[0], *arguments, 0, *common)
     for other in others:
         other.result()
     return done
-
-
-@functools.cache
-def pool(process: int, workers: int) -> ThreadPoolExecutor:
-    """The threads beside the one that calls; a forked process gets its own."""
-    return ThreadPoolExecutor(workers, thread_name_prefix="mlsql-steps")
 
 
 @contextmanager
