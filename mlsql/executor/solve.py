@@ -22,7 +22,7 @@ from .codegen import generate
 from .device import Array
 from .hoist import hoist
 from .run import Executable
-from .train import Diverged, EpochLog, Limits, Outcome, Trainer
+from .train import Diverged, EpochLog, Limits, Outcome, Tally, Trainer
 
 LEAST_CHUNK, CHUNK_NUMBERS = 512, 1 << 18  # rows, and numbers of slopes, that are worked on in the cache
 
@@ -165,8 +165,8 @@ class SolverTrainer(Trainer):
         [batch] = self.batches()
         loss, _ = self.frame(len(self.rows))(*batch, self.step_count)
         if self.progress is not None and math.isfinite(loss):
-            rows = len(self.rows)
-            self.report(len(self.log) + 1, loss * rows, rows, self.epoch_began, time.perf_counter(), self.limits)
+            tally = Tally(loss * len(self.rows), len(self.rows))
+            self.report(len(self.log) + 1, tally, self.epoch_began, time.perf_counter(), self.limits)
         return loss, self.states[self.problem.gradient].copy()
 
     def start(self) -> tuple[Array, float, Array]:

@@ -81,9 +81,34 @@ class Limits:
 class Stride:
     """Some steps that were run without a look around: the loss and the rows of each, the last one's learning rate."""
 
-    losses: Sequence[float]
-    rows: Sequence[int]
+    losses: Sequence[float] | Array
+    rows: Sequence[int] | Array
     rate: float
+
+
+@dataclass
+class Tally:
+    """The finite losses of an epoch so far, summed by rows: step by step, however many run without a look around."""
+
+    total: float = 0.0
+    rows: int = 0
+
+    def add(self, stride: Stride) -> None:
+        """Add the losses of some steps."""
+        if len(stride.losses) == 1:
+            [loss], [rows] = stride.losses, stride.rows
+            if math.isfinite(loss):
+                self.total += loss * rows
+                self.rows += rows
+            return
+        losses, rows = np.asarray(stride.losses), np.asarray(stride.rows)
+        finite = np.isfinite(losses)
+        self.total = float(np.cumsum(np.append(self.total, (losses * rows)[finite]))[-1])
+        self.rows += int(rows[finite].sum())
+
+    def loss(self) -> float:
+        """The average over the rows."""
+        return self.total / self.rows if self.rows else math.nan
 
 
 @record
@@ -291,20 +316,17 @@ class Trainer:
     def run_epoch(self, epoch: int, limits: Limits) -> tuple[EpochLog, str | None]:
         """One pass over the rows; says why it ended early, if it did."""
         began = time.perf_counter()
-        total, seen, rate, cut_short = 0.0, 0, 0.0, None
+        tally, rate, cut_short = Tally(), 0.0, None
         deadline = math.inf if limits.seconds is None else self.started + limits.seconds
         for stride in self.strides(limits):
             rate = stride.rate
-            for loss, count in zip(stride.losses, stride.rows, strict=True):
-                self.step_count += 1
-                if math.isfinite(loss):
-                    total += loss * count
-                    seen += count
-                elif self.stop_on_nan:
-                    raise self.diverged(loss, total, seen)
+            tally.add(stride)
+            self.step_count += len(stride.losses)
+            if self.stop_on_nan and not math.isfinite(stride.losses[-1]):  # no step is run after such a one
+                raise self.diverged(stride.losses[-1], tally)
             now = time.perf_counter()
             if self.progress is not None:
-                self.report(epoch, total, seen, began, now, limits)
+                self.report(epoch, tally, began, now, limits)
             if limits.steps is not None and self.step_count >= limits.steps:
                 cut_short = "steps"
                 break
@@ -312,10 +334,10 @@ class Trainer:
                 cut_short = "WITHIN"
                 break
         seconds = time.perf_counter() - began
-        loss = total / seen if seen else math.nan
         validation = None if self.validate is None else self.validate(self.states_by_node())
         elapsed = time.perf_counter() - self.started
-        return EpochLog(epoch, self.step_count, loss, validation, rate, seen / max(seconds, 1e-9), elapsed), cut_short
+        speed = tally.rows / max(seconds, 1e-9)
+        return EpochLog(epoch, self.step_count, tally.loss(), validation, rate, speed, elapsed), cut_short
 
     def states_by_node(self) -> Mapping[Node, Array]:
         """What a validation plan reads: states and frozen parameters."""
@@ -334,15 +356,15 @@ class Trainer:
             return "UNTIL"
         return "patience" if limits.patience and stale >= limits.patience else None
 
-    def diverged(self, loss: float, total: float, seen: int) -> Diverged:
-        good = total / seen if seen else (self.log[-1].loss if self.log else None)
+    def diverged(self, loss: float, tally: Tally) -> Diverged:
+        good = tally.loss() if tally.rows else (self.log[-1].loss if self.log else None)
         last = "there was no finite loss before it" if good is None else f"the last good loss was {good:.6g}"
         return Diverged(
             f"the loss became {loss} at step {self.step_count}; {last}",
             hint="a smaller learning_rate, clip_norm = 1, or on_nan = 'skip'",
         )
 
-    def report(self, epoch: int, total: float, seen: int, began: float, now: float, limits: Limits) -> None:
+    def report(self, epoch: int, tally: Tally, began: float, now: float, limits: Limits) -> None:
         """Tell the progress display where training stands."""
         assert self.progress is not None
         per_step = (now - self.started) / self.step_count
@@ -353,8 +375,8 @@ class Trainer:
                 epoch=epoch,
                 step=self.step_count,
                 steps_per_epoch=self.steps_per_epoch,
-                loss=total / seen if seen else math.nan,
-                rows_per_second=seen / max(now - began, 1e-9),
+                loss=tally.loss(),
+                rows_per_second=tally.rows / max(now - began, 1e-9),
                 seconds_left=left,
             )
         )

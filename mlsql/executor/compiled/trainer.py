@@ -174,7 +174,7 @@ class CompiledTrainer(Trainer):
         with blas.threads(1):  # each of our threads calls BLAS by itself
             done = self.compiled(threads, order, size, count, self.step_count + 1, self.stop_on_nan, losses, rates)
         self.pace.took(threads, done, time.perf_counter() - began)
-        rows = [size] * done if self.plan.index is not None else [self.feed.rows] * done
+        rows = np.full(done, self.feed.rows if self.plan.index is None else size)
         if self.plan.index is not None and done * size > len(order):
             rows[-1] = len(order) - (done - 1) * size
-        return Stride(losses[:done].tolist(), rows, float(rates[done - 1]))
+        return Stride(losses[:done], rows, float(rates[done - 1]))
