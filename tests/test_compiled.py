@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from plain_text import Plain, PlainTrainer, turns_of
 from random_models import bound, model_text, value
 
@@ -23,7 +25,7 @@ from mlsql.executor.compiled.pace import Pace
 from mlsql.executor.compiled.source import compiled
 from mlsql.executor.compiled.trainer import CompiledTrainer
 from mlsql.executor.initialize import draw
-from mlsql.executor.train import Limits, LoopPlan, Trainer
+from mlsql.executor.train import Limits, LoopPlan, Stride, Tally, Trainer
 from mlsql.optimizer.cost import Machine
 from mlsql.parser import parse
 from mlsql.planner.model import Model
@@ -292,6 +294,31 @@ def test_a_step_over_all_rows_that_fits_into_memory_in_tiles_only_is_compiled_at
     assert found[3:6] == expected[3:6] and found[6] == pytest.approx(expected[6], rel=1e-5)
 
 
+def test_one_compiled_step_is_a_run(net: mlsql.Connection) -> None:
+    net.execute("SET mlsql_compile = 'always'")
+    columns = net.execute("TRAIN net ON t WITH GD (epochs = 1)").description
+    [(steps, loss)] = net.execute("SELECT steps, loss FROM mlsql.training_runs").fetchall()
+    assert columns and steps == 1 and math.isfinite(loss)
+
+
+@given(st.lists(st.tuples(st.floats(width=64), st.integers(1, 1000)), min_size=1), st.randoms())
+def test_the_losses_of_an_epoch_are_summed_to_the_same_bits_however_long_strides_are(
+    steps: list[tuple[float, int]], random: random.Random
+) -> None:
+    tallies = Tally(), Tally()
+    for at in range(len(steps)):
+        tallies[0].add(Stride(*zip(steps[at], strict=True), 0.0))
+    at = 0
+    while at < len(steps):
+        end = random.randint(at + 1, len(steps))
+        losses, rows = (np.array(values) for values in zip(*steps[at:end], strict=True))
+        with np.errstate(all="ignore"):
+            tallies[1].add(Stride(losses, rows, 0.0))
+        at = end
+    assert tallies[0] == tallies[1] or math.isnan(tallies[0].total)
+    assert all(type(t.total) is float and type(t.rows) is int for t in tallies)
+
+
 def test_explain_tells_how_steps_run(net: mlsql.Connection) -> None:
     net.execute("SET mlsql_compile = 'always'")
     lines = [line for (line,) in net.execute(f"EXPLAIN {TRAIN}").fetchall()]
@@ -310,7 +337,11 @@ def test_a_choice_that_is_none_is_an_error(net: mlsql.Connection) -> None:
 
 
 @pytest.mark.parametrize(
-    ("epochs", "is_there", "shares"), [(1, (), 1), (1, (2,), 2), (1, (1, 2), 2), (100_000, (), 2), (100_000, (1,), 2)]
+    ("epochs", "is_there", "shares"),
+    [
+        *((1, (), 1), (1, (2,), 2), (1, (1, 2), 1)),
+        *((10_000, (1, 2), 2), (100_000, (), 2), (100_000, (1,), 2)),
+    ],
 )
 def test_threads_share_short_steps_where_that_pays(
     epochs: int, is_there: tuple[int, ...], shares: int, monkeypatch: pytest.MonkeyPatch

@@ -98,8 +98,8 @@ class Tally:
         if len(stride.losses) == 1:
             [loss], [rows] = stride.losses, stride.rows
             if math.isfinite(loss):
-                self.total += loss * rows
-                self.rows += rows
+                self.total += float(loss * rows)
+                self.rows += int(rows)
             return
         losses, rows = np.asarray(stride.losses), np.asarray(stride.rows)
         finite = np.isfinite(losses)

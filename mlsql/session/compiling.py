@@ -20,6 +20,7 @@ LOADING = 0.03  # seconds to load LLVM and a module that is compiled already
 WORTH_SHARING = 2e-5  # seconds of a step from which on threads that share it save more than they wait for each other
 MEETING = 1.2e-6  # seconds that sharing the loops of a shorter step has to save for each time that the threads meet
 WORTH_A_LOOK = 0.2  # seconds of a run from which on it pays to make the module's text and look for it
+WRITING = 0.01  # seconds to write another text: all that threads could save of shorter runs
 
 
 @record
@@ -77,14 +78,17 @@ def module_of(session: Session, planned: Planned, settings: Settings) -> Compile
 
     is_deterministic, machine = bool(settings.options["deterministic"]), planned.machine
     library = chooser(session.blas, machine, is_deterministic)
-    module = compiled(planned.loop, blas=library)
-    if isinstance(module, str) or is_deterministic or (alone := compiled_seconds(module, machine)) < MEETING:
+    module, steps = compiled(planned.loop, blas=library), planned.runs[Frequency.STEP]
+    if isinstance(module, str) or is_deterministic:
+        return module
+    alone = compiled_seconds(module, machine)
+    if alone < MEETING or (alone * steps < WRITING and loading(module) < math.inf):
         return module
     shared = compiled(planned.loop, cores(), library)
     if isinstance(shared, str) or alone >= WORTH_SHARING:
         return shared
     together = compiled_seconds(shared, machine) + MEETING * shared.meetings
-    saved = (alone - together) * planned.runs[Frequency.STEP]
+    saved = (alone - together) * steps
     return shared if saved > pause(shared, machine) - pause(module, machine) and saved > 0 else module
 
 
