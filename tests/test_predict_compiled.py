@@ -137,6 +137,7 @@ def test_the_best_of_a_row_is_the_first_of_equal_ones_and_nan_before_all(monkeyp
 # -- compiled, in SQL --------------------------------------------------------------------------------------------------
 
 MODELS = {
+    "line": "SELECT LINEAR(x, 1) AS p, a AS given, 1 + d AS more MINIMIZE AVG((p - a) ** 2)",
     "network": "SELECT SIGMOID(LINEAR(RELU(LINEAR(x, 40)), 1)) AS p MINIMIZE AVG(BINARY_CROSS_ENTROPY(y, p))",
     "classes": "SELECT LINEAR(RELU(LINEAR(x, 32)), CLASSES(c)) AS scores, SOFTMAX(scores) AS shares, "
     "ARGMAX(scores) AS place, LABEL(scores, c) AS prediction MINIMIZE AVG(CROSS_ENTROPY(scores, c))",
@@ -192,6 +193,23 @@ def hold_equal(expected: pa.Table, found: pa.Table) -> None:
 def test_compiled_predictions_are_the_interpreted_ones(con: Any, name: str) -> None:
     for rows in (5000, 2049, 2048, 1, 0):
         hold_equal(*both(con, f"SELECT * FROM PREDICT({name}, (SELECT * FROM t ORDER BY id LIMIT {rows}))"))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_was_predicted_stays_as_it_is(con: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DuckDB keeps the arrays that a function gave it, while other rows are predicted."""
+    kept: list[tuple[pa.Array, list[Any]]] = []
+    predict = Predictor.__call__
+
+    def watched(predictor: Predictor, *columns: Any) -> dict[str, pa.Array]:
+        found = predict(predictor, *columns)
+        kept.extend((a, a.to_pylist()) for a in found.values())
+        return found
+
+    monkeypatch.setattr(Predictor, "__call__", watched)
+    both(con, f"SELECT * FROM PREDICT({name}, t)")
+    assert len(kept) > 2
+    assert all(a.to_pylist() == was for a, was in kept)
 
 
 def test_arrays_and_lists_are_read_alike(con: Any) -> None:

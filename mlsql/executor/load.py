@@ -149,8 +149,11 @@ def _refuse(position: int, leaf: DataColumn, arrow: Any, lookup: Lookup, first_r
 
 
 def to_arrow(values: Any, type: Type, rows: int, classes: pa.Array | None = None) -> pa.Array:
-    """An output of a plan as an Arrow array of ``rows`` rows; a value of the unit row set is repeated."""
-    array = np.asarray(values, dtype=type.element.storage)
+    """An output of a plan as an Arrow array of ``rows`` rows; a value of the unit row set is repeated.
+
+    It is a copy: DuckDB keeps what a function gives it, and the next rows are computed in the same memory.
+    """
+    array = np.array(values, dtype=type.element.storage)
     if array.shape[: array.ndim - type.rank] != (rows,):
         array = np.broadcast_to(array, (rows, *array.shape))
     if classes is not None:
