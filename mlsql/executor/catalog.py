@@ -9,6 +9,7 @@ are UTC.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
@@ -290,9 +291,10 @@ class Catalog:
                 "INSERT INTO mlsql.model_versions VALUES (?, ?, ?, ?, ?, ?, ?)",
                 [model, version, now(), run_id, run.rows, run.loss, run.validation_loss],
             )
-            for parameter, value in parameters.items():
-                row = [model, version, parameter, *encoded(value)]
-                self._run("INSERT INTO mlsql.parameters VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            kept = [(model, version, parameter, *encoded(value)) for parameter, value in parameters.items()]
+            if kept:
+                rows = ", ".join(["(?, ?, ?, ?, ?, ?, ?)"] * len(kept))
+                self._run(f"INSERT INTO mlsql.parameters VALUES {rows}", [*itertools.chain(*kept)])
             for column, keys in classes.items():
                 self._save_classes(model, version, column, keys)
             self._save_log(run_id, model, version, log)
