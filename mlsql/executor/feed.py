@@ -59,8 +59,8 @@ class InMemory:
         yield Block(self.columns, self.order() if self.shuffle else self.positions)
 
     def order(self) -> Array:
-        """A random order. That of many rows is drawn by another thread while the epoch before it runs, and of more of
-        them computed so fast that threads of a step would lose more by having one beside them."""
+        """A random order. For a large table it is drawn by another thread while the epoch before it runs; for a larger
+        one all cores compute it between epochs: steps that they share would lose more by a thread beside them."""
         if self.rows >= MANY_ROWS:
             order = self.orders.draw()
             ascending_from_0 = self.positions[-1] == self.rows - 1  # then they are all rows from the first one on

@@ -4,8 +4,9 @@
 ``tasks.py`` and ``schedule.py`` put the operators of a loop into inner loops. ``loops.py`` writes a loop (``reader.py``
 the numbers that it reads, ``texts.py`` the pieces; ``short.py`` says which entries are single values), ``shared.py``
 one for several threads, ``tiles.py`` and ``tile_loops.py`` kernels that run over tiles of rows. ``meetings.py`` says
-where threads meet, ``arena.py`` finds arrays their place. ``module.py`` writes what all modules share, ``steps.py`` and
-``source.py`` a training loop, ``forward.py`` a prediction.
+where threads meet, ``replicas.py`` what each of them computes for itself, ``arena.py`` finds arrays their place.
+``module.py`` writes what all modules share, ``steps.py`` and ``source.py`` a training loop, ``forward.py`` a
+prediction.
 ``machine_code.py`` compiles and links them; ``modules.py``, ``room.py`` and ``background.py`` keep them on disk.
 ``trainer.py``, with ``pace.py``, and ``switch.py`` run them. Generated code calls ``functions.py`` (over
 ``formulas.py`` and ``number.py``), ``entries.py``, ``entry_memory.py``, ``blas.py``, ``mkl.py``, ``bfloat16.py`` and
