@@ -45,11 +45,11 @@ def to_array(column: pa.Array | pa.ChunkedArray, name: str, type: Type, first_ro
 
 
 def null_error(name: str, column: pa.Array | pa.ChunkedArray, first_row: int | None) -> DataError:
-    """The error for NULLs in a column that is computed with."""
-    count = column.null_count
-    first = "" if first_row is None else f", the first{_in_row(first_row, _first(column.is_null()))}"
+    """The error for NULLs in a column that is computed with. How many there are in all is not known: others may follow
+    these rows."""
+    where = _in_row(first_row, _first(column.is_null()))
     return DataError(
-        f'column "{name}" has {count} {"NULL" if count == 1 else "NULLs"} in {len(column)} rows{first}',
+        f'column "{name}" has a NULL{where}',
         hint=f"leave such rows out with WHERE {name} IS NOT NULL, or fill them with COALESCE({name}, ...)",
     )
 
