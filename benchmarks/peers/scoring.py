@@ -63,11 +63,11 @@ def table(path: Path) -> Report:
 
 
 def opened(path: Path) -> Any:
-    """A connection that has predicted a row: what is imported late is imported now."""
+    """A connection that has predicted a row into a DataFrame: what is imported late is imported now."""
     import mlsql
 
     con = mlsql.connect(str(path), progress=False)
-    con.execute(f"{QUERY} LIMIT 1").fetchall()
+    con.execute(f"{QUERY} LIMIT 1").df()
     return con
 
 
