@@ -168,7 +168,7 @@ class PlainTrainer(CompiledTrainer):
         return Trainer.run(self, limits)
 
 
-@pytest.fixture(params=((1, 1), (2, 1), (1, 100), (2, 100)), ids=str)
+@pytest.fixture(params=((1, 1), (1, 100), (2, 100)), ids=str)
 def turns_of(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The threads of a module that is run as plain Python take turns, and have each something to do: they share loops
     over few numbers, or each computes for itself."""

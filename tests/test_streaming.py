@@ -207,7 +207,7 @@ def test_nothing_is_left_behind(db) -> None:
     replaced = "(SELECT * REPLACE (CASE WHEN row_number() OVER () = 15000 THEN {} ELSE {} END AS {}) FROM rows)"
     with pytest.raises(mlsql.DataError, match="has the label 7 in row 15000;"):
         db.execute(f"TRAIN labels ON {replaced.format(7, 'k', 'k')} WITH SGD {MEMORY}")
-    with pytest.raises(mlsql.DataError, match="the first in row 15000"):
+    with pytest.raises(mlsql.DataError, match='column "y" has a NULL in row 15000'):
         db.execute(f"TRAIN net ON {replaced.format('NULL', 'y', 'y')} WITH SGD {MEMORY}")
     with pytest.raises(mlsql.DataError, match="no rows to train on"):
         db.execute(f"TRAIN net ON (SELECT * FROM rows LIMIT 0) WITH SGD {MEMORY}")
