@@ -128,6 +128,15 @@ def test_dataframes(con):
     assert pl.read_database("SELECT 1 AS a, 'x' AS b", con).rows() == [(1, "x")]
 
 
+@pytest.mark.parametrize(("method", "name"), [("df", "pandas"), ("pl", "polars")])
+def test_without_its_library_a_frame_is_an_error_that_costs_no_row(con, method, name, monkeypatch):
+    cursor = con.execute("SELECT 1 AS a")
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(mlsql.NotSupportedError, match=f"takes {name}, which is not installed"):
+        getattr(cursor, method)()
+    assert cursor.fetchall() == [(1,)]
+
+
 def test_half_a_reader_goes_on_after_another_statement(con):
     cur = con.execute("FROM range(100000)")
     reader = cur.fetch_record_batch(1000)

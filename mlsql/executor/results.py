@@ -6,6 +6,7 @@ rest into memory when another statement wants the connection; whoever reads the 
 
 from __future__ import annotations
 
+import importlib
 import re
 import warnings
 from abc import ABC, abstractmethod
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Error, InterfaceError
+from ..errors import Error, InterfaceError, NotSupportedError
 from ..record import record
 
 if TYPE_CHECKING:
@@ -29,6 +30,15 @@ class Column:
 
     name: str
     type: str
+
+
+def library(name: str) -> Any:
+    """An optional library, which is asked for before any row is given out."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        hint = "pip install mlsql[dataframes]; fetchall() and fetch_arrow_table() do without"
+        raise NotSupportedError(f"a DataFrame of {name} takes {name}, which is not installed", hint=hint) from None
 
 
 class Rows(ABC):
@@ -78,14 +88,13 @@ class Rows(ABC):
         """The rows that are left as a stream of Arrow batches of ``batch_rows`` rows, the last one smaller."""
 
     def df(self) -> Any:
-        """All rows that are left, as a pandas DataFrame."""
+        """All rows that are left, as a pandas DataFrame. Raises NotSupportedError without pandas."""
+        library("pandas")
         return self.arrow().to_pandas()
 
     def pl(self) -> Any:
-        """All rows that are left, as a polars DataFrame."""
-        import polars
-
-        return polars.from_arrow(self.arrow())
+        """All rows that are left, as a polars DataFrame. Raises NotSupportedError without polars."""
+        return library("polars").from_arrow(self.arrow())
 
     @abstractmethod
     def buffer(self) -> None:
