@@ -95,7 +95,7 @@ class Tally:
 
     def add(self, stride: Stride) -> None:
         """Add the losses of some steps."""
-        if len(stride.losses) == 1:
+        if len(stride.losses) == 1:  # an interpreted step, to which calls of NumPy would add a tenth
             [loss], [rows] = stride.losses, stride.rows
             if math.isfinite(loss):
                 self.total += float(loss * rows)
